@@ -1,0 +1,1 @@
+"""vmbake's rooms and layers; the root collection that assembles them is ../tasks.py."""

@@ -1,0 +1,1 @@
+"""What both products stand on: the stage graph, its store, processes, errors, displays."""

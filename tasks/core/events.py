@@ -1,0 +1,25 @@
+"""What a long step tells whoever watches it, whatever the display."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """The watcher of one step."""
+
+    def say(self, text: str) -> None:
+        """What is done or waited for now: one short phrase, no full stop."""
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Bytes done so far, of `total` (None: not known)."""
+
+
+class Silent:
+    """A reporter for callers that show nothing."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Show nothing."""
