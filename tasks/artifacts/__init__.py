@@ -1,0 +1,1 @@
+"""Getting files from elsewhere, and turning results into artifacts: checked, packed, described."""

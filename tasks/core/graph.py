@@ -1,0 +1,80 @@
+"""From calls on the command line to a graph of stages with their parameters bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from invoke.tasks import Call
+
+from tasks.core.options import Value, choose
+from tasks.core.stage import Stage, calls_before, qualified_name
+
+if TYPE_CHECKING:
+    from invoke.config import Config
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """One stage with its values. The same stage with the same values is one node."""
+
+    stage: Stage
+    name: str
+    params: Mapping[str, Value]
+    parents: tuple[Node, ...]
+
+    @property
+    def meaningful(self) -> dict[str, Value]:
+        """The parameters that a result depends on."""
+        options = self.stage.own_options
+        return {name: value for name, value in self.params.items() if options[name].matters}
+
+
+@dataclass(kw_only=True)
+class Graph:
+    """Nodes in an order in which each comes after all that it stands on."""
+
+    nodes: list[Node] = field(default_factory=list)
+    goals: list[Node] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def build(calls: Iterable[Call], config: Config) -> Graph:
+    """Expand the calls and all that they stand on.
+
+    A value given to a task is given to each of its pre-tasks that has a parameter of that name,
+    and so on down the chain; an explicit `call(task, name=value)` wins from there on.
+    What is wrong with the values is collected in `problems`.
+    """
+    graph = Graph()
+    known: dict[tuple[Any, ...], Node] = {}
+    for call in calls:
+        graph.goals.append(_expand(call, {}, config, graph, known))
+    return graph
+
+
+def _expand(
+    call: Call,
+    inherited: Mapping[str, Value],
+    config: Config,
+    graph: Graph,
+    known: dict[tuple[Any, ...], Node],
+) -> Node:
+    stage = call.task
+    if not isinstance(stage, Stage) or call.args:
+        raise TypeError(f"{call!r}: a stage stands on stages, called with named values only")
+    own = {name: value for name, value in call.kwargs.items() if value is not None}
+    given = {**inherited, **own}
+    parents = tuple(_expand(pre, given, config, graph, known) for pre in calls_before(stage))
+    params = {}
+    for name, option in stage.own_options.items():
+        chosen = choose(option, given.get(name), config)
+        params[name] = chosen.value
+        if chosen.problem and chosen.problem not in graph.problems:
+            graph.problems.append(chosen.problem)
+    key = (qualified_name(stage), tuple(sorted(params.items())), tuple(map(id, parents)))
+    if key not in known:
+        known[key] = Node(stage=stage, name=key[0], params=params, parents=parents)
+        graph.nodes.append(known[key])
+    return known[key]

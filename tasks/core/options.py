@@ -1,0 +1,144 @@
+"""What a user may choose: each option once, with its help, its default's place and its checks.
+
+A value comes from the flag, else from the environment, else from invoke.yaml.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from invoke.config import Config
+
+Value = str | int | bool
+TRUE_WORDS = ("1", "true", "yes", "on")
+FALSE_WORDS = ("0", "false", "no", "off", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One parameter that tasks may share by name.
+
+    Args:
+        name: the Python name; the flag has dashes for underscores.
+        help: one line for `--help`.
+        key: the dotted key of its default in invoke.yaml.
+        env: the environment variable that overrides the default.
+        kind: the type of its value.
+        choices: the values it may have; () means any.
+        check: tells what is wrong with a value, or returns "".
+        matters: False if no result depends on it (a time limit, say), so that it never makes
+            one stale.
+    """
+
+    name: str
+    help: str
+    key: str
+    env: str
+    kind: type[Value] = str
+    choices: tuple[str, ...] = ()
+    check: Callable[[Any], str] | None = None
+    matters: bool = True
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+class Options(Mapping[str, Option]):
+    """The options of one room, by name."""
+
+    def __init__(self, options: Iterable[Option]) -> None:
+        self._by_name = {option.name: option for option in options}
+
+    def __getitem__(self, name: str) -> Option:
+        return self._by_name[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A value and what is wrong with it ("" if nothing is)."""
+
+    value: Value
+    problem: str = ""
+
+
+def choose(option: Option, given: Value | None, config: Config) -> Chosen:
+    """The value that holds for `option`, converted and checked."""
+    if given is not None:
+        return judge(option, given, option.flag)
+    if option.env in os.environ:
+        return judge(option, os.environ[option.env], option.env)
+    return judge(option, default_of(option, config), f"{option.key} in invoke.yaml")
+
+
+def default_of(option: Option, config: Config) -> Any:
+    """The default in invoke.yaml.
+
+    Raises:
+        KeyError: the file lacks the key, which is a mistake in the checkout.
+    """
+    found: Any = config
+    for part in option.key.split("."):
+        found = found[part]
+    return found
+
+
+def judge(option: Option, raw: Any, origin: str) -> Chosen:
+    """Convert `raw` to the option's type and check it; `origin` names where it came from."""
+    value = convert(option, raw)
+    if value is None:
+        expected = {int: "a whole number", bool: "yes or no"}.get(option.kind, "a text")
+        return Chosen(value="", problem=f"{origin} is {raw!r}; {expected} was expected.")
+    if option.choices and value not in option.choices:
+        near = difflib.get_close_matches(str(value), option.choices, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        return Chosen(
+            value=value,
+            problem=f"{origin} is {value!r}; it can be {listed(option.choices)}.{guess}",
+        )
+    wrong = option.check(value) if option.check else ""
+    return Chosen(value=value, problem=f"{origin} is {value!r}: {wrong}" if wrong else "")
+
+
+def convert(option: Option, raw: Any) -> Value | None:
+    """`raw` as the option's type; None if it can't be one."""
+    if raw is None:
+        raw = ""
+    if option.kind is bool and isinstance(raw, str):
+        word = raw.strip().lower()
+        return None if word not in TRUE_WORDS + FALSE_WORDS else word in TRUE_WORDS
+    try:
+        return option.kind(raw)
+    except (TypeError, ValueError):
+        return None
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def unknown_keys(options: Iterable[Option], config: Config, sections: Iterable[str]) -> list[str]:
+    """What is wrong with the keys of our sections of invoke.yaml; Invoke itself takes any."""
+    known = {option.key for option in options}
+    problems = []
+    for section in sections:
+        for name in config[section]:
+            key = f"{section}.{name}"
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                guess = f" Did you mean {near[0]}?" if near else ""
+                problems.append(f"invoke.yaml sets {key}, which vmbake does not know.{guess}")
+    return problems

@@ -1,0 +1,226 @@
+"""Brings a plan's goals up to date: runs what is stale, keeps every finished stage."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.core.display import Display, Row, in_bytes, in_seconds, table
+from tasks.core.errors import BadInput, CommandFailed, NoRoom, VmbakeError
+from tasks.core.graph import Node
+from tasks.core.plan import Plan, Status
+from tasks.core.process import Runner, tail_of
+from tasks.core.stage import Site, Step
+from tasks.core.tools import require_tool
+
+FULL_DISK = "No space left on device"
+# Another run may rightly need this long for one stage.
+LOCK_TIMEOUT_S = 3600.0
+
+
+class Run:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, display: Display) -> None:
+        self.plan = plan
+        self.store = plan.store
+        self.site = plan.site
+        self.display = display
+        self.rows: list[Row] = []
+        self.live: dict[Node, Any] = {}
+        self.closing: dict[Node, contextlib.ExitStack] = {}
+        started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        self.logs = self.store.logs / f"{started}.{os.getpid()}"
+
+    def perform(self) -> list[Path]:
+        """Run what is needed, in order; returns what the goals left.
+
+        Raises:
+            VmbakeError: an option is wrong or a stage failed; finished stages are kept.
+        """
+        needed = self.plan.needed()
+        self._check(needed)
+        if needed:
+            for folder in self.store.sweep():
+                self.display.say(f"removed what a killed run left: {folder.name}")
+        since = time.monotonic()
+        try:
+            for position, node in enumerate(needed):
+                self._bring_up(node)
+                self._close_live(still_needed=needed[position + 1 :])
+        finally:
+            self._close_live(still_needed=[])
+            self._summarize(time.monotonic() - since)
+        return [path for goal in self.plan.graph.goals for path in self._left_by(goal)]
+
+    def _check(self, needed: list[Node]) -> None:
+        """All that can be known to go wrong, before the first slow step, reported together."""
+        problems: list[VmbakeError] = []
+        for node in needed:
+            stage = node.stage
+            if stage.check:
+                problems += [BadInput(text) for text in stage.check(self.site, **node.params)]
+            for tool in (*stage.tools, *stage.requires):
+                try:
+                    require_tool(tool)
+                except VmbakeError as error:
+                    problems.append(error)
+        room = max((node.stage.room_bytes for node in needed), default=0)
+        problems += lacking_room(self.site, room)
+        if problems:
+            texts = dict.fromkeys(str(problem) for problem in problems)
+            raise type(problems[0])("\n".join(texts))
+
+    def _bring_up(self, node: Node) -> None:
+        """Make one node's result, unless it turns out that nothing it stands on changed."""
+        status = self.plan.look(node)
+        if status.state == "fresh":
+            self.rows.append(Row(name=node.name, outcome="fresh", seconds=0))
+            return
+        since = time.monotonic()
+        reporter = self.display.start(node.name)
+        outcome = "failed"
+        try:
+            if node.stage.is_live:
+                self._open_live(node, reporter)
+            else:
+                self._make(status, reporter)
+            outcome = "done"
+        except (KeyboardInterrupt, SystemExit):
+            outcome = "interrupted"
+            raise
+        finally:
+            row = Row(name=node.name, outcome=outcome, seconds=time.monotonic() - since)  # type: ignore[arg-type]
+            self.rows.append(row)
+            self.display.end(row)
+
+    def _make(self, status: Status, reporter: Any) -> None:
+        """Run the body of a stored stage and commit what it left."""
+        node = status.node
+        with self.store.lock(node.name, status.key, LOCK_TIMEOUT_S):
+            if self.plan.look(node).state == "fresh":
+                return  # another run made it while this one waited
+            if status.reason:
+                reporter.say(status.reason)
+            self.store.discard(node.name, status.key)
+            with self._step(node, reporter) as step:
+                since = time.monotonic()
+                facts = node.stage.body(step, **node.params) or {}
+                record = {
+                    "format": 1,
+                    "stage": node.name,
+                    "key": status.key,
+                    "inputs": dict(status.inputs),
+                    "facts": dict(facts),
+                    "published": [
+                        {"path": str(p.path), "sha256": p.sha256} for p in step.published
+                    ],
+                    "seconds": round(time.monotonic() - since, 3),
+                    "finished": datetime.now(UTC).isoformat(),
+                    "log": str(step.runner.log.relative_to(self.site.state)),
+                }
+                self.store.commit(step.out, record, step.known_digests)
+        self.plan.look(node)
+
+    def _open_live(self, node: Node, reporter: Any) -> None:
+        """Start a live stage; it ends when nothing needs it any more."""
+        stack = contextlib.ExitStack()
+        self.closing[node] = stack
+        step = stack.enter_context(self._step(node, reporter))
+        self.live[node] = stack.enter_context(
+            contextlib.contextmanager(node.stage.body)(step, **node.params)
+        )
+
+    def _close_live(self, still_needed: list[Node]) -> None:
+        used = {parent for node in still_needed for parent in node.parents}
+        for node in [node for node in self.closing if node not in used]:
+            self.live.pop(node, None)
+            self.closing.pop(node).close()
+
+    @contextlib.contextmanager
+    def _step(self, node: Node, reporter: Any) -> Iterator[Step]:
+        """The working place of one stage; translates a full disk into its own error."""
+        keep = bool(node.params.get("no_cleanup"))
+        log = self.logs / f"{node.name}.log"
+        with self.store.workspace(node.name, keep=keep) as folder:
+            (folder / "out").mkdir()
+            (folder / "scratch").mkdir()
+            step = Step(
+                name=node.name,
+                site=self.site,
+                out=folder / "out",
+                work=folder / "scratch",
+                runner=Runner(log),
+                reporter=reporter,
+                digests=self.store.digests,
+                params=node.params,
+                stands_on={parent.name: self._value(parent) for parent in node.parents},
+            )
+            step.runner.note(f"{node.name} {dict(node.params)}")
+            try:
+                yield step
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise full_disk(node.name, self.site, log) from error
+                raise
+            except CommandFailed as error:
+                if any(FULL_DISK in line for line in error.tail):
+                    raise full_disk(node.name, self.site, log) from error
+                raise
+            except VmbakeError as error:
+                error.log = error.log or log
+                raise
+
+    def _value(self, parent: Node) -> Any:
+        return self.live.get(parent) or self.plan.status[parent].result
+
+    def _left_by(self, goal: Node) -> list[Path]:
+        result = self.plan.status[goal].result
+        if result is None:
+            return []
+        published = [publication.path for publication in result.published]
+        return published or [result.directory / name for name in result.outputs]
+
+    def _summarize(self, seconds: float) -> None:
+        if self.rows:
+            fresh = [
+                Row(name=node.name, outcome="fresh", seconds=0)
+                for node, status in self.plan.status.items()
+                if status.state == "fresh" and node.name not in {row.name for row in self.rows}
+            ]
+            self.display.say(f"{table([*fresh, *self.rows])}\n  total {in_seconds(seconds)}")
+        else:
+            self.display.say("up to date")
+
+
+def lacking_room(site: Site, needed_bytes: int) -> list[VmbakeError]:
+    """An error if the disk that holds the store has less free space than a stage needs."""
+    site.state.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(site.state).free
+    if free >= needed_bytes:
+        return []
+    return [
+        NoRoom(
+            f"This build needs {in_bytes(needed_bytes)} of free disk space; "
+            f"{site.state} has {in_bytes(free)}.",
+            hint="Free some, or set vmbake.state in invoke.yaml to a bigger disk.",
+        )
+    ]
+
+
+def full_disk(name: str, site: Site, log: Path) -> NoRoom:
+    """The error for a disk that filled up while a stage ran."""
+    return NoRoom(
+        f"The disk filled up during {name}; {site.state} has "
+        f"{in_bytes(shutil.disk_usage(site.state).free)} free now.",
+        hint="Free some space and run the same command again: it goes on from this stage.",
+        log=log,
+        tail=tail_of(log, 3),
+    )

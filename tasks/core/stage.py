@@ -1,0 +1,180 @@
+"""A stage: an Invoke task whose result is stored under the fingerprint of its inputs.
+
+    @task(klass=Stage, options=OPTIONS, pre=[build_cloudimg], reads=seed_files)
+    def seed_iso(step: Step, variant: str) -> Facts:
+        ...
+
+The body gets a Step first, then the parameters that it names. It writes files into `step.out`
+and returns facts; both together are its result. A live stage is a generator instead: what it
+yields lasts until the last stage that stands on it is done, and is never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from invoke.parser.argument import Argument
+from invoke.tasks import Call, Task
+
+from tasks.core.options import Option, Options, Value
+
+if TYPE_CHECKING:
+    from tasks.core.digest import Digests
+    from tasks.core.events import Reporter
+    from tasks.core.process import Runner
+    from tasks.core.store import Result
+
+Facts = Mapping[str, Any]
+Params = Mapping[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where things are in this checkout."""
+
+    root: Path
+    state: Path
+    output: Path
+
+    @property
+    def cache(self) -> Path:
+        """What may be lost at any time."""
+        return self.state / "cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """A file that a stage puts where the user looks for it."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(kw_only=True)
+class Step:
+    """What the body of a stage works with.
+
+    Args:
+        out: the folder whose files become the result; empty at the start.
+        work: a folder for scratch files; gone afterwards.
+        runner: starts programs and logs into this stage's log.
+    """
+
+    name: str
+    site: Site
+    out: Path
+    work: Path
+    runner: Runner
+    reporter: Reporter
+    digests: Digests
+    params: Params
+    stands_on: Mapping[str, Any]
+    published: list[Publication] = field(default_factory=list)
+    known_digests: dict[str, str] = field(default_factory=dict)
+
+    def result(self, stage: Task[Any]) -> Result:
+        """The result of a stage named in `pre=`."""
+        return cast("Result", self.stands_on[qualified_name(stage)])
+
+    def live(self, stage: Task[Any]) -> Any:
+        """What a live stage named in `pre=` yielded."""
+        return self.stands_on[qualified_name(stage)]
+
+    def say(self, text: str) -> None:
+        """Tell what is done or waited for now."""
+        self.reporter.say(text)
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Tell how many bytes are done."""
+        self.reporter.progress(done, total)
+
+    def knows_digest(self, name: str, sha256: str) -> None:
+        """The SHA256 of `out/name`, when it was computed while writing: it isn't read again."""
+        self.known_digests[name] = sha256
+
+
+class Stage(Task[Any]):
+    """A task with a stored (or live) result.
+
+    Args:
+        options: the room's options; the body's parameters are looked up there.
+        live: the body is a generator whose yield is the result, as long as the run needs it.
+        reads: the files and folders that the stage reads, from its parameters.
+        depends: more inputs (name to text), from the site and the parameters.
+        tools: programs whose version is an input, because the result keeps their output.
+        requires: further programs that must be there.
+        check: what is wrong with the parameters taken together, in paragraphs.
+        room_bytes: free space that the stage needs in the store.
+    """
+
+    def __init__(
+        self,
+        body: Callable[..., Any],
+        *,
+        options: Options,
+        live: bool = False,
+        reads: Callable[..., Iterable[Path]] | None = None,
+        depends: Callable[..., Mapping[str, str]] | None = None,
+        tools: tuple[str, ...] = (),
+        requires: tuple[str, ...] = (),
+        check: Callable[..., Iterable[str]] | None = None,
+        room_bytes: int = 0,
+        **words: Any,
+    ) -> None:
+        super().__init__(body, positional=[], **words)
+        self.options = options
+        self.is_live = live
+        self.reads = reads
+        self.depends = depends
+        self.tools = tools
+        self.requires = requires
+        self.check = check
+        self.room_bytes = room_bytes
+
+    @property
+    def own_options(self) -> dict[str, Option]:
+        """The options that the body names."""
+        return {name: self.options[name] for name in self.argspec(self.body).parameters}
+
+    def all_options(self) -> dict[str, Option]:
+        """Its own options and those of all it stands on: a flag for each, here too."""
+        found = self.own_options
+        for needed in stages_before(self):
+            found = {**needed.all_options(), **found}
+        return found
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """The flags of the command line, own ones first, none with a value by itself."""
+        return flags({**self.own_options, **self.all_options()})
+
+
+def flags(options: Mapping[str, Option]) -> list[Argument]:
+    """Invoke's arguments for options. None as the value means: not given."""
+    return [
+        Argument(
+            names=(option.flag.removeprefix("--"),),
+            attr_name=option.name if "_" in option.name else None,
+            kind=option.kind,
+            help=option.help,
+        )
+        for option in options.values()
+    ]
+
+
+def calls_before(task: Task[Any]) -> list[Call]:
+    """The `pre=` of a task as calls; Invoke allows bare tasks there too."""
+    return [pre if isinstance(pre, Call) else Call(cast("Task[Any]", pre)) for pre in task.pre]
+
+
+def stages_before(task: Task[Any]) -> list[Stage]:
+    """The stages among a task's `pre=`."""
+    return [call.task for call in calls_before(task) if isinstance(call.task, Stage)]
+
+
+def qualified_name(task: Task[Any]) -> str:
+    """`room.task-name`, as on the command line."""
+    room = task.__module__.split(".")[1] if task.__module__.startswith("tasks.") else "tasks"
+    return f"{room}.{task.name.replace('_', '-')}"

@@ -1,0 +1,211 @@
+"""Results on disk, each under its stage and the fingerprint of its inputs.
+
+A result is written aside and renamed into place when it is complete, so whatever is there is
+whole; if two runs make the same one, the first wins. What is found is verified before use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.core.digest import Digests, digest_of
+from tasks.core.errors import Busy
+from tasks.core.stage import Publication
+
+RECORD = "record.json"
+KEPT_LOGS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished stage: its files, its facts, and the record of how it came to be."""
+
+    directory: Path
+    record: dict[str, Any]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return dict(self.record["facts"])
+
+    @property
+    def outputs(self) -> dict[str, dict[str, Any]]:
+        """File name to `sha256` and `size_bytes`."""
+        return dict(self.record["outputs"])
+
+    @property
+    def published(self) -> list[Publication]:
+        return [
+            Publication(path=Path(entry["path"]), sha256=entry["sha256"])
+            for entry in self.record["published"]
+        ]
+
+    @property
+    def digest(self) -> str:
+        """What stages that stand on this one depend on: content, not history."""
+        files = {name: output["sha256"] for name, output in self.outputs.items()}
+        return digest_of({"files": files, "facts": self.facts})
+
+    def path(self, name: str) -> Path:
+        """A file of the result.
+
+        Raises:
+            KeyError: the stage left no such file.
+        """
+        self.outputs[name]
+        return self.directory / name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lookup:
+    """What the store has for a fingerprint: a result, or why it can't be used ("": none)."""
+
+    result: Result | None = None
+    damage: str = ""
+
+
+class Store:
+    """All results, work folders and logs of one checkout."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.results = state / "results"
+        self.work = state / "work"
+        self.logs = state / "logs"
+        self.digests = Digests(state / "cache" / "digests.json")
+
+    def find(self, stage: str, key: str) -> Lookup:
+        """The verified result of a stage with that fingerprint."""
+        directory = self.results / stage / key
+        try:
+            record = json.loads((directory / RECORD).read_text())
+        except FileNotFoundError:
+            return Lookup()
+        except (OSError, ValueError) as error:
+            return Lookup(damage=f"its record can't be read ({error})")
+        result = Result(directory=directory, record=record)
+        return Lookup(damage=damage) if (damage := self._damage(result)) else Lookup(result=result)
+
+    def _damage(self, result: Result) -> str:
+        """What is no longer as the record says."""
+        promised = {
+            **{result.directory / name: out["sha256"] for name, out in result.outputs.items()},
+            **{publication.path: publication.sha256 for publication in result.published},
+        }
+        for path, sha256 in promised.items():
+            if not path.is_file():
+                return f"{path.name} is missing"
+            if self.digests.of(path) != sha256:
+                return f"{path.name} was changed"
+        return ""
+
+    def records(self, stage: str) -> list[dict[str, Any]]:
+        """The records of all results of a stage, newest first."""
+        records = []
+        for path in (self.results / stage).glob(f"*/{RECORD}"):
+            with contextlib.suppress(OSError, ValueError):
+                records.append(json.loads(path.read_text()))
+        return sorted(records, key=lambda record: str(record["finished"]), reverse=True)
+
+    def commit(self, out: Path, record: dict[str, Any], known_digests: dict[str, str]) -> Result:
+        """Make `out` the result; its files become read-only and their digests are recorded."""
+        record["outputs"] = {}
+        for path in sorted(out.iterdir()):
+            path.chmod(path.stat().st_mode & 0o555)
+            sha256 = known_digests.get(path.name) or self.digests.of(path)
+            record["outputs"][path.name] = {"sha256": sha256, "size_bytes": path.stat().st_size}
+            flush(path)
+        (out / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+        flush(out / RECORD)
+        directory = self.results / record["stage"] / record["key"]
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            out.rename(directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Somebody finished the same stage first; theirs is as good.
+        flush(directory.parent)
+        result = Result(directory=directory, record=json.loads((directory / RECORD).read_text()))
+        for name, output in result.outputs.items():
+            self.digests.remember(directory / name, output["sha256"])
+        return result
+
+    def discard(self, stage: str, key: str) -> None:
+        """Remove a result that can't be used."""
+        shutil.rmtree(self.results / stage / key, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self, stage: str, key: str, timeout_s: float) -> Iterator[None]:
+        """Hold the right to make one result; waits for another run that makes it.
+
+        Raises:
+            Busy: the other run holds it for longer than `timeout_s` seconds.
+        """
+        from filelock import FileLock, Timeout
+
+        path = self.state / "locks" / f"{stage}.{key}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path, timeout=timeout_s):
+                yield
+        except Timeout:
+            raise Busy(
+                f"Another run has been making {stage} for {timeout_s:.0f} s.",
+                hint="Wait for it or end it; this one has changed nothing.",
+            ) from None
+
+    @contextlib.contextmanager
+    def workspace(self, name: str, *, keep: bool) -> Iterator[Path]:
+        """A folder for one stage in progress; gone afterwards unless `keep`."""
+        from filelock import FileLock
+
+        self.work.mkdir(parents=True, exist_ok=True)
+        folder = self.work / f"{name}.{os.getpid()}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        with FileLock(folder.with_suffix(f"{folder.suffix}.lock")) as lock:
+            try:
+                yield folder
+            finally:
+                if not keep:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    Path(lock.lock_file).unlink(missing_ok=True)
+
+    def sweep(self) -> list[Path]:
+        """Remove the work folders of runs that were killed, and old logs; returns the former.
+
+        A folder's owner holds its lock while it lives. A kept folder (`--no-cleanup`) goes with
+        the next run, too.
+        """
+        from filelock import FileLock, Timeout
+
+        swept = []
+        for folder in self.work.glob("*.*"):
+            if folder.suffix == ".lock":
+                continue
+            lock = folder.with_suffix(f"{folder.suffix}.lock")
+            with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+                swept.append(folder)
+        runs = sorted(self.logs.glob("*"))
+        for old in runs[:-KEPT_LOGS]:
+            shutil.rmtree(old, ignore_errors=True)
+        return swept
+
+
+def flush(path: Path) -> None:
+    """Have a file or folder on the disk before what depends on it is."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
