@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from inspect import Signature
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,6 +36,11 @@ class Lens(Task[Any]):
     `inv explain vexfs.image --variant minimal`: the body gets the context and the Plan.
     """
 
+    def argspec(self, body: Callable[..., Any]) -> Signature:
+        """The signature that the command line sees: without the context and the plan."""
+        spec = super().argspec(body)
+        return spec.replace(parameters=list(spec.parameters.values())[1:])
+
 
 class Executor(InvokeExecutor):
     """Invoke's executor with parameters that flow up the chain and stages that are kept."""
@@ -56,7 +62,8 @@ class Executor(InvokeExecutor):
         while calls:
             first, *calls = calls
             if isinstance(first.task, Lens):
-                results[first.task] = first.task.body(self._context(first), self._plan(calls))
+                context, plan = self._context(first), self._plan(calls)
+                results[first.task] = first.task.body(context, plan, **first.kwargs)
                 break
             if isinstance(first.task, Stage):
                 stages = [first]

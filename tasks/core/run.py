@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.core.display import Display, Row, in_bytes, in_seconds, table
+from tasks.core.display import Display, Outcome, Row, in_bytes, in_seconds, table
 from tasks.core.errors import BadInput, CommandFailed, NoRoom, VmbakeError
 from tasks.core.graph import Node
 from tasks.core.plan import Plan, Status
@@ -53,7 +53,9 @@ class Run:
         since = time.monotonic()
         try:
             for position, node in enumerate(needed):
-                self._bring_up(node)
+                # A live stage waits for the first that really needs it.
+                if not node.stage.is_live or node in self.plan.graph.goals:
+                    self._bring_up(node)
                 self._close_live(still_needed=needed[position + 1 :])
         finally:
             self._close_live(still_needed=[])
@@ -84,9 +86,12 @@ class Run:
         if status.state == "fresh":
             self.rows.append(Row(name=node.name, outcome="fresh", seconds=0))
             return
+        for parent in node.parents:
+            if parent.stage.is_live and parent not in self.live:
+                self._bring_up(parent)
         since = time.monotonic()
         reporter = self.display.start(node.name)
-        outcome = "failed"
+        outcome: Outcome = "failed"
         try:
             if node.stage.is_live:
                 self._open_live(node, reporter)
@@ -97,7 +102,7 @@ class Run:
             outcome = "interrupted"
             raise
         finally:
-            row = Row(name=node.name, outcome=outcome, seconds=time.monotonic() - since)  # type: ignore[arg-type]
+            row = Row(name=node.name, outcome=outcome, seconds=time.monotonic() - since)
             self.rows.append(row)
             self.display.end(row)
 

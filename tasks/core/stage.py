@@ -157,7 +157,8 @@ def flags(options: Mapping[str, Option]) -> list[Argument]:
         Argument(
             names=(option.flag.removeprefix("--"),),
             attr_name=option.name if "_" in option.name else None,
-            kind=option.kind,
+            # Other types are converted by `judge`, which says what is wrong; Invoke would crash.
+            kind=bool if option.kind is bool else str,
             help=option.help,
         )
         for option in options.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import shutil
 import sys
 import tomllib
@@ -16,7 +17,7 @@ CATALOG = Path(__file__).parents[2] / "scripts" / "packages.toml"
 
 @functools.cache
 def catalog() -> dict[str, dict[str, str]]:
-    """Tool name to its table: `debian`, `macos` (package names) and `why`."""
+    """Tool name to its table; the keys are described at the top of the file."""
     tools: dict[str, dict[str, str]] = tomllib.loads(CATALOG.read_text())["tools"]
     return tools
 
@@ -37,11 +38,21 @@ def require_tool(name: str) -> Path:
     found = find_tool(name)
     if found is not None:
         return found
-    package = catalog().get(name, {}).get(platform())
+    table = catalog().get(name, {})
+    package = next((table[column] for column in columns() if column in table), None)
     hint = f"Install the package {package}: scripts/bootstrap does it." if package else ""
-    raise MissingTool(f"The program {name} is not installed.", hint=hint)
+    raise MissingTool(
+        f"The program {name} is not installed.", hint=hint or table.get("without", "")
+    )
 
 
-def platform() -> str:
-    """The column of the catalog that holds for this system."""
-    return "macos" if sys.platform == "darwin" else "debian"
+def columns() -> tuple[str, ...]:
+    """The catalog's columns that hold for this system, the first that is there counts."""
+    if sys.platform == "darwin":
+        return ("macos",)
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {}
+    family = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
+    return ("ubuntu", "debian") if "ubuntu" in family else ("debian",)

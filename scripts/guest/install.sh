@@ -1,0 +1,27 @@
+# Installs the compiled module and tool, and proves that they work here. Given by the caller as
+# variables: MODULE (file name), TOOL (file name); both files lie in /run/vmbake/results.
+# shellcheck shell=sh
+set -eu
+
+results=/run/vmbake/results
+kver=$(uname -r)
+name=${MODULE%.ko}
+
+install -D -m 0644 "$results/$MODULE" "/lib/modules/$kver/extra/vexfs/$MODULE"
+install -D -m 0755 "$results/$TOOL" /usr/local/bin/vexctl
+depmod "$kver"
+if [ "$name" != vexfs ]; then
+    echo "$name" > /etc/modules-load.d/vexfs.conf
+    sed -i "s/^MODULE=.*/MODULE=$name/" /etc/vexfs/vexfs.conf
+fi
+
+modprobe "$name"
+/usr/local/bin/vexfs-mount-helper mount
+/usr/local/bin/vexfs-mount-helper status || true
+/usr/local/bin/vexfs-mount-helper unmount
+modprobe -r "$name"
+systemctl is-enabled vexfs.service > /dev/null
+
+echo "module_version=$(modinfo -F version "$name" 2> /dev/null || true)"
+echo "vermagic=$(modinfo -F vermagic "$name")"
+echo "vexctl=$(vexctl --version)"

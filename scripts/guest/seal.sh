@@ -1,0 +1,49 @@
+# Removes what identifies this build and this machine, then makes the root file system clean and
+# read-only, so that nothing can be written after this. The last thing that runs in a build VM.
+# The list follows virt-sysprep's operations as far as they apply to a fresh cloud image.
+# shellcheck shell=sh
+set -eu
+
+# What would write again.
+systemctl stop rsyslog.service syslog.socket unattended-upgrades.service \
+    systemd-timesyncd.service cron.service 2> /dev/null || true
+systemctl stop apt-daily.timer apt-daily-upgrade.timer 2> /dev/null || true
+
+# The build's way in, and what it brought.
+userdel --force --remove vmbake 2> /dev/null || true
+rm -rf /etc/sudoers.d/90-cloud-init-users /var/tmp/vmbake
+rm -f /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys
+rm -f /root/.*_history /home/*/.*_history /root/.lesshst /root/.wget-hsts
+
+# Who this machine is.
+cloud-init clean --logs --machine-id --seed
+rm -f /etc/ssh/ssh_host_*
+rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
+rm -rf /var/lib/cloud /var/lib/dhcp/* /var/lib/NetworkManager/* /var/lib/systemd/network/*
+rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init \
+    /etc/systemd/network/10-cloud-init-*.network /etc/udev/rules.d/70-persistent-net.rules
+rm -f /etc/hostname
+: > /etc/resolv.conf 2> /dev/null || true
+rm -f /var/lib/systemd/timesync/clock /var/lib/systemd/timers/*
+
+# What it has seen.
+rm -rf /var/log/journal/* /var/log/installer /var/log/apt /var/log/unattended-upgrades/*
+find /var/log -type f -not -name vexfs.log -delete
+[ ! -e /var/log/vexfs.log ] || : > /var/log/vexfs.log
+systemd-tmpfiles --create --prefix=/var/log 2> /dev/null || true
+rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/* /var/cache/apt/*.bin /var/cache/debconf/*-old
+rm -f /var/lib/dpkg/*-old /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
+rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /var/crash/* /var/mail/* /var/spool/mail/*
+
+dpkg-query -W -f 'package=${binary:Package} ${Version}\n'
+
+swapoff -a
+sync
+fstrim --all || true
+# Read-only in one stroke, journal written and superblock clean; then nothing is left to lose.
+echo u > /proc/sysrq-trigger
+while read -r _ where _ options _; do
+    if [ "$where" = / ]; then
+        case "$options" in ro | ro,*) echo sealed=yes ;; esac
+    fi
+done < /proc/mounts

@@ -1,0 +1,14 @@
+"""The root collection: which rooms exist, under which names."""
+
+import sys
+
+# Invoke loads this file under the name `tasks`, which is the package's: hand the name over.
+sys.modules.pop("tasks", None)
+
+from invoke.collection import Collection  # noqa: E402
+
+from tasks.core.explain import explain  # noqa: E402
+from tasks.vexfs import commands as vexfs  # noqa: E402
+
+namespace = Collection(explain)
+namespace.add_collection(vexfs.namespace, name="vexfs")

@@ -1,0 +1,60 @@
+"""`inv explain TASK …`: every stage that TASK stands on, fresh or stale, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from invoke.tasks import task
+
+from tasks.core.executor import Lens
+from tasks.core.plan import Plan, Status
+
+SHORT_DIGEST = 12
+
+
+@task(klass=Lens, help={"json": "Print JSON"})
+def explain(context: Any, plan: Plan, json: bool = False) -> None:
+    """Say which stages of the tasks that follow are stale, and why."""
+    print(as_json(plan) if json else as_text(plan))
+
+
+def as_text(plan: Plan) -> str:
+    """A line a stage, and one for each input that changed."""
+    lines = []
+    for status in map(plan.status.__getitem__, plan.graph.nodes):
+        words = " ".join(f"{name}={value}" for name, value in status.node.meaningful.items())
+        reason = f" ({status.reason})" if status.reason else ""
+        lines.append(f"{status.state:<6} {status.node.name}{reason}{'  ' if words else ''}{words}")
+        lines += [
+            f"         {change.name}: {brief(change.old)} -> {brief(change.new)}"
+            for change in status.changes
+        ]
+    return "\n".join(lines)
+
+
+def as_json(plan: Plan) -> str:
+    """All that is known of each stage."""
+    return json.dumps([described(plan.status[node]) for node in plan.graph.nodes], indent=1)
+
+
+def described(status: Status) -> dict[str, Any]:
+    """One status as JSON-able data."""
+    return {
+        "stage": status.node.name,
+        "state": status.state,
+        "reason": status.reason,
+        "fingerprint": status.key,
+        "parameters": dict(status.node.params),
+        "inputs": dict(status.inputs),
+        "changes": [vars(change) for change in status.changes],
+        "result": str(status.result.directory) if status.result else None,
+    }
+
+
+def brief(value: str | None) -> str:
+    """A value for people: digests are cut, absence is said."""
+    if value is None:
+        return "(none)"
+    is_digest = len(value) == 64 and all(char in "0123456789abcdef" for char in value)
+    return value[:SHORT_DIGEST] if is_digest else value

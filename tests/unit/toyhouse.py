@@ -1,0 +1,179 @@
+"""A small checkout with vmbake's core and a bakery for a room, run by the real `inv`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+CORE = Path(__file__).parents[2] / "tasks" / "core"
+
+ROOT_FILE = """
+import sys
+sys.modules.pop("tasks", None)
+from invoke.collection import Collection
+from tasks.core.explain import explain
+from tasks.toy import commands
+namespace = Collection(explain)
+namespace.add_collection(commands.namespace, name="toy")
+"""
+
+SETTINGS = """
+tasks: {executor_class: tasks.core.executor.Executor}
+vmbake: {state: .vmbake, output: output}
+vexfs: {kind: wheat, salt: 5, heat: 200, wait: "", fail: ""}
+"""
+
+OPTIONS = """
+from tasks.core.options import Option, Options
+def option(name, **words):
+    return Option(name=name, help=name, key=f"vexfs.{name}", env=f"TOY_{name.upper()}", **words)
+OPTIONS = Options([
+    option("kind", choices=("wheat", "rye", "spelt")),
+    option("salt", kind=int),
+    option("heat", kind=int),
+    option("wait", matters=False),
+    option("fail", matters=False),
+])
+"""
+
+MILL = '''
+"""Grinds."""
+def grind(kind: str) -> str:
+    """Docstring."""
+    return f"{kind} flour"
+'''
+
+COMMANDS = '''
+import functools, os, time
+from pathlib import Path
+from invoke.collection import Collection
+from invoke.tasks import call, task
+from tasks.core.errors import CompileFailed
+from tasks.core.stage import Stage
+from tasks.toy import mill
+from tasks.toy.options import OPTIONS
+stage = functools.partial(task, klass=Stage, options=OPTIONS)
+ROOT = Path(__file__).parents[2]
+
+def note(step, text):
+    with (ROOT / "diary").open("a") as diary:
+        diary.write(text + "\\n")
+
+@stage()
+def flour(step, kind):
+    """Grind flour."""
+    note(step, f"flour {kind}")
+    (step.out / "flour").write_text(mill.grind(kind))
+
+@stage(pre=[flour], reads=lambda **_: [ROOT / "recipe"])
+def dough(step, salt, wait):
+    """Knead dough."""
+    note(step, f"dough {salt}")
+    (step.out / "half").write_text("half done")
+    if wait:
+        note(step, "waiting")
+        while not Path(wait).exists():
+            time.sleep(0.02)
+    words = [l for l in (ROOT / "recipe").read_text().splitlines() if not l.startswith("#")]
+    ground = step.result(flour).path("flour").read_text()
+    (step.out / "dough").write_text(f"{ground} {salt} {words}")
+    (step.out / "half").unlink()
+    return {"grams": 500}
+
+@stage(live=True)
+def oven(step, heat):
+    """Heat the oven."""
+    note(step, f"oven on {heat}")
+    try:
+        yield {"heat": heat}
+    finally:
+        note(step, "oven off")
+
+@stage(pre=[dough, oven])
+def bread(step, kind, fail):
+    """Bake bread."""
+    note(step, f"bread {step.live(oven)['heat']}")
+    step.runner.run(["echo", "crackle"])
+    if fail == "error":
+        raise CompileFailed("The bread burnt.", hint="Watch it.", tail=("smoke",))
+    if fail == "command":
+        step.runner.run(["sh", "-c", "echo black; exit 3"])
+    if fail == "full":
+        step.runner.run(["sh", "-c", "echo 'cat: write error: No space left on device'; exit 1"])
+    (step.out / "bread").write_text(step.result(dough).path("dough").read_text().upper())
+
+@stage(pre=[call(bread, kind="rye")])
+def toast(step):
+    """Toast rye bread."""
+    note(step, "toast")
+    (step.out / "toast").write_text(step.result(bread).path("bread").read_text())
+
+@task(pre=[bread])
+def eat(c, kind=None):
+    """Eat it."""
+    print(f"eaten {kind}")
+
+namespace = Collection(flour, dough, oven, bread, toast, eat)
+'''
+
+
+class ToyHouse:
+    """One checkout; `inv` runs in it as a user would run it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        room = root / "tasks" / "toy"
+        room.mkdir(parents=True)
+        (root / "tasks" / "core").symlink_to(CORE)
+        (root / "tasks" / "__init__.py").write_text("")
+        (room / "__init__.py").write_text("")
+        (room / "options.py").write_text(OPTIONS)
+        (room / "mill.py").write_text(MILL)
+        (room / "commands.py").write_text(COMMANDS)
+        (root / "tasks.py").write_text(ROOT_FILE)
+        (root / "invoke.yaml").write_text(SETTINGS)
+        (root / "recipe").write_text("knead\n")
+
+    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
+        """Start `inv` with these words."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "invoke", *words],
+            cwd=self.root,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def inv(self, *words: str, status: int = 0, **env: str) -> tuple[str, str]:
+        """Run `inv` to its end, expect an exit status, and return stdout and stderr."""
+        process = self.start(*words, **env)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, f"{words}: status {process.returncode}\n{out}\n{err}"
+        return out, err
+
+    @property
+    def diary(self) -> list[str]:
+        """What the stages did since the last look."""
+        path = self.root / "diary"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return lines
+
+    def explain(self, *words: str) -> dict[str, Any]:
+        """`inv explain --json`, by stage."""
+        out, _ = self.inv("explain", "--json", *words)
+        return {entry["stage"]: entry for entry in json.loads(out)}
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace a text in a file."""
+        path = self.root / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
