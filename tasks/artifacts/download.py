@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -152,10 +153,11 @@ def expected_sha256(source: Download, pins: Pins | None) -> str | None:
     Raises:
         VerificationFailed: the two differ.
     """
+    known = source.sha256.lower() if source.sha256 else None
     pinned = pins.find(source.pin) if pins and source.pin else None
-    if pins and pinned and source.sha256 and pinned != source.sha256:
-        raise pins.conflict(source.pin, pinned, source.sha256)
-    return source.sha256 or pinned
+    if pins and pinned and known and pinned != known:
+        raise pins.conflict(source.pin, pinned, known)
+    return known or pinned
 
 
 def find_whole(
@@ -227,14 +229,10 @@ def receive_from_any(
                 if scheme_of(url) == "file":
                     copy(url, part, wanted, reporter)
                 else:
-                    persist(
-                        lambda url=url: receive(  # type: ignore[misc]
-                            session, url, part, wanted, patience.limits, reporter
-                        ),
-                        part,
-                        patience,
-                        reporter,
+                    attempt = partial(
+                        receive, session, url, part, wanted, patience.limits, reporter
                     )
+                    persist(attempt, part, patience, reporter)
             except Refused as refused:
                 refusals.append((url, refused))
             else:

@@ -73,14 +73,14 @@ class Partial:
             NoRoom: the disk is full; what fitted stays, to go on from.
         """
         rest = memoryview(data)
-        missing_bytes = None if total_bytes is None else total_bytes - self.size_bytes
-        with naming_no_room(self.path, missing_bytes):
-            while rest:
+        while rest:
+            missing_bytes = None if total_bytes is None else total_bytes - self.size_bytes
+            with naming_no_room(self.path, missing_bytes):
                 # write(2) may take less than it was given, just before a disk is full.
                 count = os.write(self.fd, rest)
-                self._hash.update(rest[:count])
-                self.size_bytes += count
-                rest = rest[count:]
+            self._hash.update(rest[:count])
+            self.size_bytes += count
+            rest = rest[count:]
 
     def restart(self) -> None:
         """Throw the bytes away and begin at zero."""

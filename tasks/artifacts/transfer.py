@@ -195,11 +195,10 @@ def continued(response: requests.Response, part: Partial) -> int:
     text = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
     origin = part.origin
+    # A shorter piece than asked for is allowed: the next try gets the next one.
     if match and int(match[1]) == part.size_bytes:
         total_bytes = int(match[3])
-        if int(match[2]) == total_bytes - 1 and (
-            origin is None or origin.total_bytes in (None, total_bytes)
-        ):
+        if origin is None or origin.total_bytes in (None, total_bytes):
             return total_bytes
     part.restart()
     raise Broken(f"the server continued with other bytes than asked for ({text or 'unnamed'})")
@@ -244,7 +243,8 @@ def check_size(size_bytes: int, wanted: Wanted) -> None:
     """
     if wanted.size_bytes is not None and size_bytes != wanted.size_bytes:
         raise VerificationFailed(
-            f"{wanted.name} has {size_bytes} bytes on the server; {wanted.size_bytes} were promised.",
+            f"{wanted.name} has {size_bytes} bytes on the server; {wanted.size_bytes} were "
+            "promised.",
             hint="The file there is another one: use another mirror, or correct the pin.",
         )
     check_most(size_bytes, wanted)
@@ -258,7 +258,8 @@ def check_most(size_bytes: int, wanted: Wanted) -> None:
     """
     if wanted.most_bytes is not None and size_bytes > wanted.most_bytes:
         raise VerificationFailed(
-            f"{wanted.name} is bigger than the {wanted.most_bytes} bytes that such a file may have.",
+            f"{wanted.name} is bigger than the {wanted.most_bytes} bytes that such a file can "
+            "have.",
             hint="The file there is another one: use another mirror.",
         )
 
@@ -276,6 +277,8 @@ def stream(
     Raises:
         Broken: the connection ended early, or drips.
     """
+    # The end is judged below, in words that say how much came.
+    response.raw.enforce_content_length = False
     since, seen_bytes = limits.clock(), part.size_bytes
     reporter.progress(part.size_bytes, total_bytes)
     while part.size_bytes != total_bytes:
