@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What changed in the kernel's filesystem interface between 5.15 and 7.2, so that vexfs.c can be
+ * What changed in the kernel's filesystem interface between 6.1 and 7.3, so that vexfs.c can be
  * written for the newest one. Include it last.
  */
 #ifndef VEXFS_COMPAT_H
@@ -34,6 +34,13 @@
 #define vexfs_kill_dentries_and_super kill_litter_super
 #else
 #define vexfs_kill_dentries_and_super kill_anon_super
+#endif
+
+/* 7.3: create is no longer told of O_EXCL. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0)
+#define VEXFS_CREATE_EXCL , bool excl
+#else
+#define VEXFS_CREATE_EXCL
 #endif
 
 #endif

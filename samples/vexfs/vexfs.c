@@ -193,7 +193,7 @@ static int vexfs_add(struct inode *dir, struct dentry *dentry, umode_t mode, dev
 }
 
 static int vexfs_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
-			umode_t mode, bool excl)
+			umode_t mode VEXFS_CREATE_EXCL)
 {
 	return vexfs_add(dir, dentry, mode | S_IFREG, 0);
 }
@@ -444,6 +444,7 @@ static void vexfs_kill_super(struct super_block *sb)
 	list_del_init(&vs->mounted);
 	mutex_unlock(&vexfs_mounted_lock);
 	vexfs_kill_dentries_and_super(sb);
+	WARN_ON_ONCE(vs->used_blocks); /* every inode has given back what it took */
 	kfree(vs);
 }
 
