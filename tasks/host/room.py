@@ -1,0 +1,82 @@
+"""How much disk and memory there is, against what a build takes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tasks.host.finding import Finding, broken, fine, warning
+
+GIB = 1 << 30
+
+
+def disk_rooms(wanted: Mapping[str, tuple[Path, int]]) -> Iterator[Finding]:
+    """One finding per file system.
+
+    Args:
+        wanted: name to folder, which need not exist, and the bytes it must take.
+    """
+    by_device: dict[int, list[str]] = {}
+    for name, (folder, _) in wanted.items():
+        by_device.setdefault(existing(folder).stat().st_dev, []).append(name)
+    for names in by_device.values():
+        ground = existing(wanted[names[0]][0])
+        needed = sum(wanted[name][1] for name in names)
+        free = shutil.disk_usage(ground).free
+        title = f"disk ({' and '.join(names)})"
+        locked = [name for name in names if not os.access(existing(wanted[name][0]), os.W_OK)]
+        if locked:
+            folder = existing(wanted[locked[0]][0])
+            yield broken(f"{folder} is not writable", f"sudo chown $USER {folder}", name=title)
+        elif free < needed:
+            yield broken(
+                f"{gib(free)} free under {ground}, {gib(needed)} needed",
+                "Free some room (inv clean removes old results), or put the folders elsewhere.",
+                name=title,
+            )
+        else:
+            yield fine(f"{gib(free)} free under {ground}", name=title)
+
+
+def memory_room(root: Path, needed: int) -> Finding:
+    """Whether the machine, and the container it may be, has `needed` bytes."""
+    total, free = memory_bytes(root)
+    if total < needed:
+        return broken(
+            f"{gib(total)} in all, {gib(needed)} needed", "Give this machine more memory."
+        )
+    if free < needed:
+        return warning(
+            f"{gib(free)} of {gib(total)} free, {gib(needed)} needed", "Close other programs."
+        )
+    return fine(f"{gib(free)} of {gib(total)} free")
+
+
+def memory_bytes(root: Path) -> tuple[int, int]:
+    """Memory in all and free, within the limit of the control group (cgroup v2)."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = total
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        rows = (line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
+        kib = {key: int(value.split()[0]) for key, value in rows}
+        total, free = kib["MemTotal"] << 10, kib["MemAvailable"] << 10
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        group = root / "sys/fs/cgroup"
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        total, free = min(total, limit), min(free, limit - used)
+    return total, free
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def gib(size_bytes: int) -> str:
+    """A size in words."""
+    return f"{size_bytes / GIB:.1f} GiB"
