@@ -8,7 +8,8 @@ sys.modules.pop("tasks", None)
 from invoke.collection import Collection  # noqa: E402
 
 from tasks.core.explain import explain  # noqa: E402
+from tasks.host.commands import doctor  # noqa: E402
 from tasks.vexfs import commands as vexfs  # noqa: E402
 
-namespace = Collection(explain)
+namespace = Collection(doctor, explain)
 namespace.add_collection(vexfs.namespace, name="vexfs")

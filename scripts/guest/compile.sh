@@ -1,5 +1,5 @@
 # Compiles the module and the tool inside the toolchain's root, as a user without rights, with no
-# write access to the source. Given by the caller as variables before this text: KVER, VEXFS_VERSION,
+# write access to the source. Given by the caller as variables before this text: VEXFS_VERSION,
 # MODULE_COMMAND, MODULE_FILE, TOOL_COMMAND, TOOL_FILE.
 # Leaves /run/vmbake/results/{module.ko,tool}. Compiler output goes to stdout.
 # shellcheck shell=sh
@@ -7,6 +7,7 @@ set -eu
 
 root=/run/vmbake/toolchain
 results=/run/vmbake/results
+KVER=$(uname -r)
 builder=65534 # nobody
 
 device() { # serial number of a disk that was plugged in
@@ -24,19 +25,25 @@ in_toolchain() { # command
         /bin/sh -c "cd /tmp/source && $1"
 }
 
-only_one() { # what pattern
+only_one() { # pattern
     # shellcheck disable=SC2086 # the pattern is to be expanded
-    set -- "$1" "$root"/tmp/source/$2
+    set -- "$1" "$root"/tmp/source/$1
     if [ $# -ne 2 ] || [ ! -f "$2" ]; then
-        shift
-        echo "the build was to leave one $what, and left: $*" >&2
+        echo "vmbake: the build was to leave one file $1" >&2
         exit 1
     fi
     echo "$2"
 }
 
 mkdir -p "$root" "$results" /run/vmbake/source /var/tmp/vmbake
-mount -o ro "$(device toolchain)" "$root"
+disk=$(device toolchain)
+# A toolchain that was installed in a guest is a whole disk, its root the partition with /usr.
+for candidate in "$disk" "$disk"-part*; do
+    if ! mount -o ro,noload "$candidate" "$root" 2> /dev/null; then continue; fi
+    if [ -d "$root/usr/bin" ]; then break; fi
+    umount "$root"
+done
+[ -d "$root/usr/bin" ] || { echo "vmbake: the toolchain disk has no root file system" >&2; exit 1; }
 mount -t iso9660 -o ro "$(device source)" /run/vmbake/source
 mount -t proc proc "$root/proc"
 mount --bind /dev "$root/dev"
@@ -63,11 +70,8 @@ if [ "$tool_status" -ne 0 ]; then
     exit 1
 fi
 
-what=module
-module=$(only_one "$what" "$MODULE_FILE")
-what=tool
-tool=$(only_one "$what" "$TOOL_FILE")
-mkdir -p "$results"
+module=$(only_one "$MODULE_FILE")
+tool=$(only_one "$TOOL_FILE")
 cp "$module" "$tool" "$results/"
 # Debug sections are most of a module's size, and the shipped kernel has none either.
 chroot "$root" /usr/bin/strip --strip-debug "${module#"$root"}" -o /tmp/stripped.ko

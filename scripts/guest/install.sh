@@ -22,6 +22,6 @@ modprobe "$name"
 modprobe -r "$name"
 systemctl is-enabled vexfs.service > /dev/null
 
-echo "module_version=$(modinfo -F version "$name" 2> /dev/null || true)"
+echo "kernel=$kver"
 echo "vermagic=$(modinfo -F vermagic "$name")"
-echo "vexctl=$(vexctl --version)"
+echo "tool_version=$(vexctl --version)"

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from invoke.config import Config
 from invoke.exceptions import Exit
 from invoke.executor import Executor as InvokeExecutor
 from invoke.tasks import Call, Task
@@ -86,13 +87,8 @@ class Executor(InvokeExecutor):
         graph = build(calls, self.config)
         if graph.problems:
             raise BadInput("\n".join(graph.problems))
-        site = self._site()
+        site = site_of(self.config)
         return Plan(graph=graph, site=site, store=Store(site.state)).observe()
-
-    def _site(self) -> Site:
-        root = Path(__file__).parents[2]
-        ours = self.config.vmbake
-        return Site(root=root, state=root / ours.state, output=root / ours.output)
 
     def _context(self, call: Call) -> Any:
         return call.make_context(self.config, core_parse_result=self.core)
@@ -105,6 +101,12 @@ class Executor(InvokeExecutor):
                 options += task.own_options.values()
         if problems := unknown_keys(options, self.config, SECTIONS):
             raise BadInput("\n".join(problems))
+
+
+def site_of(config: Config) -> Site:
+    """The places of this checkout, as invoke.yaml says."""
+    root = Path(__file__).parents[2]
+    return Site(root=root, state=root / config.vmbake.state, output=root / config.vmbake.output)
 
 
 def place(name: str) -> Option:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.tasks import Call
 
 from tasks.core.options import Value, choose
-from tasks.core.stage import Stage, calls_before, qualified_name
+from tasks.core.stage import RUN_OPTIONS, Stage, calls_before, qualified_name
 
 if TYPE_CHECKING:
     from invoke.config import Config
@@ -25,10 +25,19 @@ class Node:
     parents: tuple[Node, ...]
 
     @property
+    def arguments(self) -> dict[str, Value]:
+        """What the body is called with."""
+        return {n: value for n, value in self.params.items() if n not in RUN_OPTIONS}
+
+    @property
     def meaningful(self) -> dict[str, Value]:
         """The parameters that a result depends on."""
-        options = self.stage.own_options
-        return {name: value for name, value in self.params.items() if options[name].matters}
+        options, indirect = self.stage.own_options, self.stage.indirect
+        return {
+            name: value
+            for name, value in self.params.items()
+            if options[name].matters and name not in indirect
+        }
 
 
 @dataclass(kw_only=True)

@@ -106,7 +106,7 @@ class Plan:
 
     def _inputs(self, node: Node) -> dict[str, str]:
         """Everything that goes into a node, by name, as text."""
-        stage, params = node.stage, dict(node.params)
+        stage, params = node.stage, node.arguments
         inputs = {f"parameter {name}": str(value) for name, value in node.meaningful.items()}
         for path in files_under(stage.reads(**params) if stage.reads else ()):
             inputs[f"file {self._name_of(path)}"] = self.store.digests.of(path)

@@ -68,7 +68,7 @@ class Run:
         for node in needed:
             stage = node.stage
             if stage.check:
-                problems += [BadInput(text) for text in stage.check(self.site, **node.params)]
+                problems += [BadInput(text) for text in stage.check(self.site, **node.arguments)]
             for tool in (*stage.tools, *stage.requires):
                 try:
                     require_tool(tool)
@@ -117,7 +117,7 @@ class Run:
             self.store.discard(node.name, status.key)
             with self._step(node, reporter) as step:
                 since = time.monotonic()
-                facts = node.stage.body(step, **node.params) or {}
+                facts = node.stage.body(step, **node.arguments) or {}
                 record = {
                     "format": 1,
                     "stage": node.name,
@@ -140,7 +140,7 @@ class Run:
         self.closing[node] = stack
         step = stack.enter_context(self._step(node, reporter))
         self.live[node] = stack.enter_context(
-            contextlib.contextmanager(node.stage.body)(step, **node.params)
+            contextlib.contextmanager(node.stage.body)(step, **node.arguments)
         )
 
     def _close_live(self, still_needed: list[Node]) -> None:
@@ -152,7 +152,7 @@ class Run:
     @contextlib.contextmanager
     def _step(self, node: Node, reporter: Any) -> Iterator[Step]:
         """The working place of one stage; translates a full disk into its own error."""
-        keep = bool(node.params.get("no_cleanup"))
+        keep = bool(node.params["no_cleanup"])
         log = self.logs / f"{node.name}.log"
         with self.store.workspace(node.name, keep=keep) as folder:
             (folder / "out").mkdir()

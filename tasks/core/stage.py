@@ -96,6 +96,19 @@ class Step:
         self.known_digests[name] = sha256
 
 
+# What every stage has without naming it: it is about the run, not about the result.
+RUN_OPTIONS = {
+    "no_cleanup": Option(
+        name="no_cleanup",
+        help="Leave the work files",
+        key="vmbake.no_cleanup",
+        env="VMBAKE_NO_CLEANUP",
+        kind=bool,
+        matters=False,
+    )
+}
+
+
 class Stage(Task[Any]):
     """A task with a stored (or live) result.
 
@@ -104,6 +117,7 @@ class Stage(Task[Any]):
         live: the body is a generator whose yield is the result, as long as the run needs it.
         reads: the files and folders that the stage reads, from its parameters.
         depends: more inputs (name to text), from the site and the parameters.
+        indirect: parameters that count only through what `reads` and `depends` make of them.
         tools: programs whose version is an input, because the result keeps their output.
         requires: further programs that must be there.
         check: what is wrong with the parameters taken together, in paragraphs.
@@ -118,6 +132,7 @@ class Stage(Task[Any]):
         live: bool = False,
         reads: Callable[..., Iterable[Path]] | None = None,
         depends: Callable[..., Mapping[str, str]] | None = None,
+        indirect: tuple[str, ...] = (),
         tools: tuple[str, ...] = (),
         requires: tuple[str, ...] = (),
         check: Callable[..., Iterable[str]] | None = None,
@@ -129,6 +144,7 @@ class Stage(Task[Any]):
         self.is_live = live
         self.reads = reads
         self.depends = depends
+        self.indirect = indirect
         self.tools = tools
         self.requires = requires
         self.check = check
@@ -136,8 +152,9 @@ class Stage(Task[Any]):
 
     @property
     def own_options(self) -> dict[str, Option]:
-        """The options that the body names."""
-        return {name: self.options[name] for name in self.argspec(self.body).parameters}
+        """The options that the body names, and those of the run."""
+        named = {name: self.options[name] for name in self.argspec(self.body).parameters}
+        return {**named, **RUN_OPTIONS}
 
     def all_options(self) -> dict[str, Option]:
         """Its own options and those of all it stands on: a flag for each, here too."""

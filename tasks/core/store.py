@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.core.digest import Digests, digest_of
+from tasks.core.digest import Digests, digest_of, files_under
 from tasks.core.errors import Busy
 from tasks.core.stage import Publication
 
@@ -117,10 +117,11 @@ class Store:
     def commit(self, out: Path, record: dict[str, Any], known_digests: dict[str, str]) -> Result:
         """Make `out` the result; its files become read-only and their digests are recorded."""
         record["outputs"] = {}
-        for path in sorted(out.iterdir()):
+        for path in files_under([out]):
+            name = str(path.relative_to(out))
             path.chmod(path.stat().st_mode & 0o555)
-            sha256 = known_digests.get(path.name) or self.digests.of(path)
-            record["outputs"][path.name] = {"sha256": sha256, "size_bytes": path.stat().st_size}
+            sha256 = known_digests.get(name) or self.digests.of(path)
+            record["outputs"][name] = {"sha256": sha256, "size_bytes": path.stat().st_size}
             flush(path)
         (out / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
         flush(out / RECORD)

@@ -60,7 +60,7 @@ OPTIONS = Options(
         option("module_file", "The module it builds"),
         option("tool_command", "Command that builds vexctl"),
         option("tool_file", "The program it builds"),
-        option("toolchain", "Packages needed only to compile"),
+        option("toolchain", "More packages to compile with"),
         option("accel", "How QEMU runs guests", choices=("auto", "kvm", "tcg"), matters=False),
         option(
             "memory", "Memory of the build VM in MiB", kind=int,
@@ -72,7 +72,6 @@ OPTIONS = Options(
         option("timeout", "Seconds a step in the build VM may take", kind=int,
                check=within(1, 86400), matters=False),
         option("keep_vm", "Leave a failed build VM running", kind=bool, matters=False),
-        option("no_cleanup", "Leave work files", kind=bool, matters=False),
         option("compression", "Format of the compressed image", choices=("zstd", "gzip")),
     ]
 )  # fmt: skip

@@ -1,0 +1,120 @@
+"""Base images: made or fetched, always `disk.qcow2` of the wanted size.
+
+A Debian base is bootstrapped with the variant's packages in it and comes with its kernel, for a
+direct boot. On any other base cloud-init installs the packages in the guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts.pins import Pins
+from tasks.core.stage import Facts, Site, Step
+from tasks.guest import cloudconfig, debian, ubuntu
+from tasks.qemu import disk
+from tasks.vexfs.options import CLOUD_INIT, ROOT
+
+DISK = "disk.qcow2"
+KERNEL = "vmlinuz"
+INITRD = "initrd.img"
+HEADERS = "headers"
+DEBIAN = {"debian-13": "trixie", "debian-12": "bookworm"}
+FILE = "file:"
+GIB = 1 << 30
+# A bootstrapped root, its raw disk and its packages, all at once.
+ROOM_BYTES = 5 * GIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """Where bases and packages come from; "" is the usual place."""
+
+    mirror: str
+    image_mirror: str
+    image_release: str
+    offline: bool
+
+
+def local_file(base: str, root: Path) -> Path | None:
+    """The disk that `file:PATH` names; relative paths count from the checkout."""
+    return root / Path(base.removeprefix(FILE)).expanduser() if base.startswith(FILE) else None
+
+
+def files_read(base: str, **_: Any) -> list[Path]:
+    """The local disk that a base is made of, if it is one."""
+    path = local_file(base, ROOT)
+    return [path] if path else []
+
+
+def packages_before(base: str, variant: str) -> tuple[str, ...]:
+    """The packages of a variant that are in the base already, before its first boot."""
+    return cloudconfig.packages_of(CLOUD_INIT, variant) if base in DEBIAN else ()
+
+
+def packages_input(site: Site, base: str, variant: str, **_: Any) -> dict[str, str]:
+    """The packages as an input: all of a variant that the base depends on."""
+    return {"packages": " ".join(packages_before(base, variant))}
+
+
+def problems(site: Site, base: str, **_: Any) -> Iterator[str]:
+    """What is wrong with a base that can be known before anything is run."""
+    path = local_file(base, site.root)
+    if path is not None and not path.is_file():
+        yield f"The base {path} is not a file. --base file:PATH names a qcow2 or raw disk."
+
+
+def make(step: Step, base: str, variant: str, servers: Servers, size_bytes: int) -> Facts:
+    """Make the base in `step.out`; returns where it came from and what is in it."""
+    if base in DEBIAN:
+        return bootstrap(step, base, packages_before(base, variant), servers, size_bytes)
+    if path := local_file(base, step.site.root):
+        source_sha256 = step.digests.of(path)
+        return adopt(step, path, {"file": path.name, "source_sha256": source_sha256}, size_bytes)
+    release = ubuntu.require_release(base, day=servers.image_release, mirror=servers.image_mirror)
+    image = ubuntu.fetch_image(
+        release,
+        step.site.cache / "downloads",
+        runner=step.runner,
+        reporter=step,
+        offline=servers.offline,
+        pins=Pins(path=step.site.cache / "pins.sha256"),
+        digest_of=step.digests.of,
+    )
+    origin = {"release": release.name, "file": release.file, "source_sha256": image.sha256}
+    return adopt(step, image.path, origin, size_bytes)
+
+
+def bootstrap(
+    step: Step, base: str, packages: tuple[str, ...], servers: Servers, size_bytes: int
+) -> Facts:
+    """A Debian base, which comes with its kernel and that kernel's headers."""
+    spec = debian.DebianSpec(
+        release=DEBIAN[base],
+        packages=packages,
+        size_bytes=size_bytes,
+        mirror=servers.mirror or None,
+        offline=servers.offline,
+        hostname="vexfs",
+    )
+    made = debian.build(spec, step.out, runner=step.runner, reporter=step)
+    return {
+        "origin": {"release": spec.release, "made_by": "mmdebstrap"},
+        "kernel": made.kernel_release,
+        "root_uuid": made.root_uuid,
+        "packages": made.packages,
+    }
+
+
+def adopt(step: Step, source: Path, origin: dict[str, str], size_bytes: int) -> Facts:
+    """Any disk with cloud-init: converted, because it may be raw, and grown."""
+    step.say(f"converting {source.name}")
+    source_format = disk.format_of(source)
+    found = disk.require_standalone(step.runner, source, source_format)
+    target = step.out / DISK
+    disk.convert(step.runner, source, source_format, target, "qcow2")
+    if found.virtual_bytes < size_bytes:
+        disk.resize(step.runner, target, "qcow2", size_bytes)
+    return {"origin": origin, "kernel": "", "root_uuid": "", "packages": {}}

@@ -1,0 +1,244 @@
+"""The build VM: its first boot, its frozen state, and copies of that to work in."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import MachineFailed, VmbakeError
+from tasks.core.process import Runner
+from tasks.core.stage import Facts, Site, Step
+from tasks.core.store import Result
+from tasks.guest.ssh import Ssh
+from tasks.qemu import disk
+from tasks.qemu.accel import Accel, choose
+from tasks.qemu.machine import Machine
+from tasks.qemu.spec import DirectKernel, Disk, MachineSpec
+from tasks.vexfs import bases, guest_steps, seed
+
+MACHINE_DISK = "machine.qcow2"
+TAG = "ready"
+CONSOLES = "console=tty0 console=ttyS0,115200"
+# Lines of cloud-init's result that a user can do something about come first; this many are shown.
+SHOWN_ERRORS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is allowed to happen with a build VM, none of which changes a result.
+
+    Args:
+        timeout_s: how long each step in it may take.
+        ssh_port: on 127.0.0.1; None: a free one.
+        keep: leave it running when a step in it fails.
+    """
+
+    timeout_s: float
+    ssh_port: int | None
+    keep: bool
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Limits:
+        """From the parameters of a stage."""
+        port = int(params["ssh_port"])
+        return cls(
+            timeout_s=float(params["timeout"]), ssh_port=port or None, keep=bool(params["keep_vm"])
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The results that a build VM is put together from."""
+
+    base: Result
+    keys: Result
+    seeds: Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guest:
+    """A running build VM and the way into it."""
+
+    vm: Machine
+    ssh: Ssh
+
+
+def accelerator_input(site: Site, accel: str, **_: Any) -> dict[str, str]:
+    """The accelerator as an input: what `auto` means on this machine."""
+    chosen = choose_accel(site, accel)
+    return {"accelerator": f"{chosen.name} {chosen.cpu}"}
+
+
+def choose_accel(site: Site, wanted: str) -> Accel:
+    """The accelerator, tried once per boot of the host; see tasks.qemu.accel."""
+    words: Any = wanted
+    return choose(words, Runner(site.cache / "accel.log"), site.cache)
+
+
+@contextlib.contextmanager
+def first_boot(
+    step: Step, parts: Parts, accel: Accel, memory_mb: int, cpus: int
+) -> Iterator[Machine]:
+    """Boot an overlay of the base with the seed, until cloud-init has done all of it."""
+    step.say(str(accel))
+    overlay = step.work / MACHINE_DISK
+    disk.create_overlay(
+        step.runner, overlay, backing=parts.base.path(bases.DISK), backing_format="qcow2"
+    )
+    limits = Limits.of(step.params)
+    spec = build_spec(
+        parts, overlay, accel=accel, memory_mb=memory_mb, cpus=cpus, port=limits.ssh_port
+    )
+    with running(step, spec, parts.keys, limits) as vm:
+        step.say("waiting for cloud-init")
+        check_first_boot(step, vm.wait_ready(limits.timeout_s))
+        yield vm
+
+
+def build_spec(
+    parts: Parts,
+    overlay: Path,
+    *,
+    accel: Accel,
+    memory_mb: int,
+    cpus: int,
+    port: int | None,
+    loadvm: str | None = None,
+) -> MachineSpec:
+    """The build VM. Its kernel is loaded directly if the base came with one: that saves GRUB."""
+    base, direct = parts.base, None
+    if base.facts["kernel"]:
+        direct = DirectKernel(
+            kernel=base.path(bases.KERNEL),
+            initrd=base.path(bases.INITRD),
+            cmdline=f"root=UUID={base.facts['root_uuid']} ro {CONSOLES}",
+        )
+    return MachineSpec(
+        name="vexfs-build",
+        accel=accel,
+        memory_mb=memory_mb,
+        cpus=cpus,
+        disks=(
+            Disk(id="root", path=overlay, format="qcow2"),
+            Disk(id="seed", path=parts.seeds.path("seed.iso"), format="raw", read_only=True),
+        ),
+        direct=direct,
+        # The guest reaches out only if cloud-init has packages to install.
+        network="restricted" if base.facts["packages"] else "open",
+        ssh_port=port,
+        loadvm=loadvm,
+    )
+
+
+@contextlib.contextmanager
+def running(step: Step, spec: MachineSpec, keys: Result, limits: Limits) -> Iterator[Machine]:
+    """A machine for the block; if it is kept after a failure, the error says how to get in."""
+    machine = Machine(spec, step.work / "vm", step.runner, step, keep=limits.keep)
+    try:
+        with machine as vm:
+            yield vm
+    except VmbakeError as error:
+        if machine.kept:
+            command = way_in(step, machine, keys).command_for_humans()
+            error.hint += (
+                f"\nThe build VM still runs: {command}\nEnd it with: {machine.kept.stop_command}"
+            )
+        raise
+
+
+def way_in(step: Step, vm: Machine, keys: Result) -> Ssh:
+    """SSH as the build's user, with its one-off key."""
+    return Ssh(
+        vm,
+        user=seed.USER,
+        key=keys.path(seed.USER_KEY),
+        host_key=keys.path(f"{seed.HOST_KEY}.pub").read_text(),
+        runner=step.runner,
+    )
+
+
+def check_first_boot(step: Step, said: Mapping[str, Any]) -> None:
+    """Look at what the guest says of its first boot.
+
+    Raises:
+        MachineFailed: cloud-init could not do what the user-data says, or finds it invalid.
+    """
+    problems = [*said.get("cloud_init_errors", [])]
+    problems += [line for line in str(said.get("schema_errors", "")).splitlines() if line.strip()]
+    if problems:
+        raise MachineFailed(
+            "cloud-init in the guest did not do all that the user-data says.",
+            hint="The user-data is made from the templates in cloud-init/.",
+            tail=tuple(str(problem) for problem in problems[:SHOWN_ERRORS]),
+        )
+    for level, messages in said.get("cloud_init_warnings", {}).items():
+        step.runner.note(f"cloud-init {level}: {messages}")
+
+
+def freeze(step: Step, vm: Machine) -> Facts:
+    """Save the running machine in its own disk and move that into the result."""
+    step.say("saving the machine's state")
+    vm.savevm(TAG)
+    vm.quit()
+    overlay = vm.spec.disks[0].path
+    shutil.move(overlay, step.out / MACHINE_DISK)
+    spec = vm.spec
+    return {
+        "tag": TAG,
+        "accelerator": {"name": spec.accel.name, "cpu": spec.accel.cpu},
+        "memory_mb": spec.memory_mb,
+        "cpus": spec.cpus,
+        "machine_type": spec.machine_type,
+    }
+
+
+@contextlib.contextmanager
+def restored(step: Step, parts: Parts, checkpoint: Result) -> Iterator[Guest]:
+    """A copy of the frozen machine, going on from where it was; nothing done to it is kept."""
+    overlay = step.work / MACHINE_DISK
+    # A snapshot can be loaded only from the file that holds it, not through an overlay.
+    shutil.copyfile(checkpoint.path(MACHINE_DISK), overlay)
+    facts = checkpoint.facts
+    limits = Limits.of(step.params)
+    spec = build_spec(
+        parts,
+        overlay,
+        accel=Accel(**facts["accelerator"], reason="the checkpoint's"),
+        memory_mb=facts["memory_mb"],
+        cpus=facts["cpus"],
+        port=limits.ssh_port,
+        loadvm=facts["tag"],
+    )
+    step.say("restoring the build VM")
+    with running(step, spec, parts.keys, limits) as vm, way_in(step, vm, parts.keys) as ssh:
+        ssh.wait(limits.timeout_s)
+        # The guest's clock stands where it was frozen.
+        ssh.run(f"date -u -s @{int(time.time())} >/dev/null", what="Setting the clock")
+        yield Guest(vm=vm, ssh=ssh)
+
+
+def seal(step: Step, guest: Guest, compiled: Result) -> Facts:
+    """Install what was compiled, seal the guest, and end it; its disk is left in `step.work`."""
+    limits = Limits.of(step.params)
+    names = {role: str(compiled.facts[role]["file"]) for role in ("module", "tool")}
+    step.say("installing the module and vexctl")
+    said = guest_steps.install(guest.ssh, compiled.directory, names, limits.timeout_s)
+    step.say("sealing")
+    packages = guest_steps.seal(guest.ssh, limits.timeout_s)
+    guest.vm.quit()
+    return {
+        "kernel": said["kernel"],
+        "vermagic": said["vermagic"],
+        "tool_version": said["tool_version"],
+        "packages": packages,
+    }
+
+
+def keep_disk(step: Step) -> None:
+    """Make the machine's disk the stage's result."""
+    shutil.move(step.work / MACHINE_DISK, step.out / MACHINE_DISK)

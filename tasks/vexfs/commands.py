@@ -1,0 +1,185 @@
+"""The VexFS tasks: from an empty machine to a sealed, compressed, checksummed image.
+
+build-cloudimg ── toolchain ────────────┐
+      │                                 │
+ssh-key ── seed-iso ── boot ── savevm ──┴─ compile-vexfs ── seal ── compress ── checksum ── image
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+from invoke.collection import Collection
+from invoke.tasks import task
+
+from tasks.artifacts.compress import ENDINGS
+from tasks.core.stage import Facts, Stage, Step
+from tasks.qemu.machine import Machine
+from tasks.vexfs import artifact, bases, building, compiling, manifest, seed
+from tasks.vexfs.bases import GIB, Servers
+from tasks.vexfs.building import Parts
+from tasks.vexfs.options import OPTIONS
+
+QEMU = "qemu-system-x86_64"
+
+stage = functools.partial(task, klass=Stage, options=OPTIONS)
+
+
+@stage(
+    check=bases.problems,
+    reads=bases.files_read,
+    depends=bases.packages_input,
+    indirect=("variant",),
+    tools=("mmdebstrap", "qemu-img"),
+    room_bytes=bases.ROOM_BYTES,
+)
+def build_cloudimg(
+    step: Step,
+    base: str,
+    variant: str,
+    mirror: str,
+    image_mirror: str,
+    image_release: str,
+    offline: bool,
+    disk_size: int,
+) -> Facts:
+    """Make or fetch the base image, packages included."""
+    servers = Servers(
+        mirror=mirror, image_mirror=image_mirror, image_release=image_release, offline=offline
+    )
+    return bases.make(step, base, variant, servers, disk_size * GIB)
+
+
+@stage(pre=[build_cloudimg], tools=("mmdebstrap",))
+def toolchain(step: Step, toolchain: str, mirror: str) -> None:
+    """Make the disk with compilers and kernel headers."""
+    compiling.make_toolchain(step, step.result(build_cloudimg), toolchain, mirror)
+
+
+@stage(requires=("ssh-keygen",))
+def ssh_key(step: Step) -> None:
+    """Make the one-off keys of the build VM."""
+    seed.make_keys(step.out, step.runner)
+
+
+@stage(pre=[ssh_key], reads=seed.template_files)
+def seed_iso(step: Step, variant: str, version: str, base: str) -> None:
+    """Write the cloud-init seed of the build VM."""
+    files = seed.render(
+        variant=variant,
+        version=version,
+        keys=step.result(ssh_key).directory,
+        packages_in_base=bases.packages_before(base, variant),
+    )
+    seed.write(step.out, files)
+
+
+def parts_of(step: Step) -> Parts:
+    """What the build VM is put together from."""
+    return Parts(
+        base=step.result(build_cloudimg), keys=step.result(ssh_key), seeds=step.result(seed_iso)
+    )
+
+
+@stage(
+    pre=[build_cloudimg, ssh_key, seed_iso],
+    live=True,
+    depends=building.accelerator_input,
+    tools=(QEMU,),
+)
+def boot(
+    step: Step, accel: str, memory: int, cpus: int, timeout: int, ssh_port: int, keep_vm: bool
+) -> Iterator[Machine]:
+    """Boot the build VM until cloud-init is done."""
+    chosen = building.choose_accel(step.site, accel)
+    with building.first_boot(step, parts_of(step), chosen, memory, cpus) as vm:
+        yield vm
+
+
+@stage(pre=[boot])
+def savevm(step: Step) -> Facts:
+    """Freeze the booted build VM in a snapshot."""
+    return building.freeze(step, step.live(boot))
+
+
+@stage(
+    pre=[build_cloudimg, toolchain, ssh_key, seed_iso, savevm],
+    check=compiling.source_problems,
+    reads=compiling.source_files,
+    depends=compiling.recipe_input,
+    indirect=("source", "module_command", "module_file", "tool_command", "tool_file"),
+)
+def compile_vexfs(
+    step: Step,
+    source: str,
+    version: str,
+    module_command: str,
+    module_file: str,
+    tool_command: str,
+    tool_file: str,
+    timeout: int,
+    ssh_port: int,
+    keep_vm: bool,
+) -> Facts:
+    """Compile the module and vexctl in a copy of it."""
+    with building.restored(step, parts_of(step), step.result(savevm)) as guest:
+        return compiling.compile_in(step, guest, step.result(toolchain))
+
+
+@stage(pre=[build_cloudimg, ssh_key, seed_iso, savevm, compile_vexfs])
+def seal(step: Step, timeout: int, ssh_port: int, keep_vm: bool) -> Facts:
+    """Install the results and remove every trace of the build."""
+    with building.restored(step, parts_of(step), step.result(savevm)) as guest:
+        facts = building.seal(step, guest, step.result(compile_vexfs))
+    building.keep_disk(step)
+    return facts
+
+
+@stage(pre=[build_cloudimg, seal], tools=("qemu-img",), room_bytes=2 * GIB)
+def compress(step: Step, compression: str) -> Facts:
+    """Write the image and its compressed form."""
+    return artifact.finish(step, step.result(seal).path(building.MACHINE_DISK), compression)
+
+
+@stage(pre=[compress])
+def checksum(step: Step, variant: str, version: str, compression: str) -> None:
+    """Write the SHA256 files."""
+    names = manifest.names(variant, version, ENDINGS[artifact.as_method(compression)])
+    artifact.write_checksums(step, step.result(compress), compression, names)
+
+
+@stage(
+    pre=[build_cloudimg, seed_iso, savevm, toolchain, compile_vexfs, seal, compress, checksum],
+    default=True,
+)
+def image(step: Step, variant: str, version: str, base: str, compression: str) -> None:
+    """Bake a VexFS image: qcow2, compressed, checksummed, with a manifest."""
+    names = manifest.names(variant, version, ENDINGS[artifact.as_method(compression)])
+    made = {name.removeprefix("vexfs."): result for name, result in step.stands_on.items()}
+    text = manifest.compose(
+        variant=variant,
+        version=version,
+        base=base,
+        made=made,
+        artifacts={
+            artifact.IMAGE: names.image,
+            artifact.compressed_name(compression): names.compressed,
+        },
+    )
+    artifact.publish_all(step, made["compress"], made["checksum"], compression, names, text)
+
+
+namespace = Collection(
+    build_cloudimg,
+    toolchain,
+    ssh_key,
+    seed_iso,
+    boot,
+    savevm,
+    compile_vexfs,
+    seal,
+    compress,
+    checksum,
+    image,
+)

@@ -1,0 +1,86 @@
+"""Compiles the source in a copy of the build VM: a side branch of which only the results stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.core.digest import digest_of
+from tasks.core.stage import Facts, Site, Step
+from tasks.core.store import Result
+from tasks.guest import iso, toolchain
+from tasks.vexfs import bases, guest_steps
+from tasks.vexfs.building import Guest, Limits
+from tasks.vexfs.options import ROOT
+from tasks.vexfs.source import PARTS, SAMPLE, Recipe, files_of, problems_of, recipe_of, tree_of
+
+TOOLCHAIN = "toolchain.ext4"
+
+
+def overrides(params: Any) -> dict[str, str]:
+    """The parts of the recipe that the user gave."""
+    return {part: str(params[part]) for part in PARTS}
+
+
+def source_files(source: str, **_: Any) -> list[Path]:
+    """The files of the source tree, as an input."""
+    return files_of(tree_of(source, ROOT))
+
+
+def recipe_input(site: Site, source: str, **params: Any) -> dict[str, str]:
+    """The recipe as an input, whether recognised or given."""
+    recipe = recipe_of(tree_of(source, site.root), overrides(params))
+    return {f"recipe {part}": getattr(recipe, part) for part in PARTS}
+
+
+def source_problems(site: Site, source: str, **params: Any) -> Iterator[str]:
+    """What keeps the source from being compiled that can be known before."""
+    return problems_of(tree_of(source, site.root), overrides(params))
+
+
+def make_toolchain(step: Step, base: Result, packages: str, mirror: str) -> None:
+    """The compilers and the kernel's headers, as a disk of their own."""
+    toolchain.build(
+        base.facts["origin"]["release"],
+        base.directory / bases.HEADERS,
+        step.out,
+        packages=tuple(packages.split()),
+        mirror=mirror or None,
+        runner=step.runner,
+        reporter=step,
+    )
+
+
+def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
+    """Compile the source that the step's parameters name; leaves module and tool in `out`."""
+    tree = tree_of(str(step.params["source"]), step.site.root)
+    files = files_of(tree)
+    recipe = recipe_of(tree, overrides(step.params))
+    announce(step, tree, recipe)
+    image = step.work / "source.iso"
+    iso.write_tree(image, tree, files, "VEXFS_SOURCE")
+    guest.vm.attach_disk(tools.path(TOOLCHAIN), "toolchain")
+    guest.vm.attach_disk(image, "source")
+    version = str(step.params["version"])
+    names = guest_steps.compile_source(
+        guest.ssh,
+        recipe,
+        version=version,
+        into=step.out,
+        timeout_s=Limits.of(step.params).timeout_s,
+    )
+    digests = {str(path.relative_to(tree)): step.digests.of(path) for path in files}
+    return {
+        "module": {"file": names["module"], "sha256": step.digests.of(step.out / names["module"])},
+        "tool": {"file": names["tool"], "sha256": step.digests.of(step.out / names["tool"])},
+        "source": {"sha256": digest_of(digests), "files": len(files), "layout": recipe.layout},
+    }
+
+
+def announce(step: Step, tree: Path, recipe: Recipe) -> None:
+    """Say what is compiled; the sample could be taken for the real thing."""
+    if tree == SAMPLE:
+        step.say("compiling the sample file system that comes with vmbake (--source for yours)")
+    else:
+        step.say(f"compiling {tree} (layout {recipe.layout})")

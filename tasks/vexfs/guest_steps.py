@@ -1,0 +1,121 @@
+"""What is done in the build VM: compile, install, seal; the scripts are in scripts/guest/."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed
+from tasks.guest.ssh import Ssh
+from tasks.vexfs.source import Recipe
+
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "guest"
+RESULTS = "/run/vmbake/results"
+# What a compiler, make, kbuild or cargo begins its verdict with.
+VERDICTS = (
+    " error: ",
+    "error: ",
+    "error[",
+    "*** ",
+    "fatal error",
+    "undefined reference",
+    "vmbake:",
+)
+SHOWN_LINES = 30
+
+
+def compile_source(
+    ssh: Ssh, recipe: Recipe, *, version: str, into: Path, timeout_s: float
+) -> dict[str, str]:
+    """Compile in the guest, with source and toolchain plugged in; returns the two file names.
+
+    Raises:
+        CompileFailed: with the compiler's own lines in view.
+        MachineFailed, TimedOut: the guest did not get so far.
+    """
+    words = {
+        "VEXFS_VERSION": version,
+        "MODULE_COMMAND": recipe.module_command,
+        "MODULE_FILE": recipe.module_file,
+        "TOOL_COMMAND": recipe.tool_command,
+        "TOOL_FILE": recipe.tool_file,
+    }
+    lines: list[str] = []
+    try:
+        run(ssh, "compile.sh", words, "Compiling", timeout_s, lines)
+    except CommandFailed as error:
+        raise CompileFailed(
+            "The source did not compile.",
+            hint="Fix the source and run the same command again: it goes on from here.",
+            log=error.log,
+            tail=verdicts(lines),
+        ) from error
+    names = facts_in(lines)
+    for role in ("module", "tool"):
+        ssh.fetch(f"{RESULTS}/{names[role]}", into / names[role])
+    return {role: names[role] for role in ("module", "tool")}
+
+
+def verdicts(lines: list[str]) -> tuple[str, ...]:
+    """The lines of a compiler's output that matter: its errors with what follows each."""
+    texts = [line.rstrip() for line in lines if line.strip()]
+    marked: set[int] = set()
+    for number, text in enumerate(texts):
+        if any(verdict in text for verdict in VERDICTS):
+            marked.update(range(number, min(number + 3, len(texts))))
+    chosen = [texts[number] for number in sorted(marked)] or texts
+    return tuple(chosen[:SHOWN_LINES])
+
+
+def install(ssh: Ssh, results: Path, names: Mapping[str, str], timeout_s: float) -> dict[str, str]:
+    """Install module and tool, and use them once; returns what they say of themselves."""
+    ssh.run(f"mkdir -p {RESULTS}", what="Making room")
+    for name in names.values():
+        ssh.send(results / name, f"{RESULTS}/{name}")
+    words = {"MODULE": names["module"], "TOOL": names["tool"]}
+    lines: list[str] = []
+    run(ssh, "install.sh", words, "Installing the module and the tool", timeout_s, lines)
+    return facts_in(lines)
+
+
+def seal(ssh: Ssh, timeout_s: float) -> dict[str, str]:
+    """Remove every trace of the build; returns the installed packages. The root is read-only then.
+
+    Raises:
+        MachineFailed: the root file system could not be made read-only, so it isn't clean.
+    """
+    lines: list[str] = []
+    run(ssh, "seal.sh", {}, "Sealing", timeout_s, lines)
+    if "sealed=yes" not in (line.strip() for line in lines):
+        raise MachineFailed("The guest's root file system did not become read-only at the end.")
+    packages = {}
+    for line in lines:
+        if line.startswith("package="):
+            name, version = line.removeprefix("package=").split()
+            packages[name] = version
+    return packages
+
+
+def run(
+    ssh: Ssh,
+    name: str,
+    words: Mapping[str, str],
+    what: str,
+    timeout_s: float,
+    lines: list[str],
+) -> None:
+    """Run a script of scripts/guest/ as root, with its variables set; collects its output."""
+    ssh.run(script(name, words), what=what, timeout_s=timeout_s, on_line=lines.append)
+
+
+def script(name: str, words: Mapping[str, str]) -> str:
+    """A guest script with its variables set before it."""
+    assignments = "".join(f"{key}={shlex.quote(value)}\n" for key, value in words.items())
+    return assignments + (SCRIPTS / name).read_text(encoding="utf-8")
+
+
+def facts_in(lines: list[str]) -> dict[str, str]:
+    """The `name=value` lines of a script's output."""
+    pairs = (line.strip().split("=", 1) for line in lines if "=" in line)
+    return {name: value for name, value in pairs if name.isidentifier()}

@@ -1,0 +1,72 @@
+"""The seed of the build VM: its keys, and the three files that cloud-init reads."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tasks.core.process import Runner
+from tasks.guest import cloudconfig, iso
+from tasks.vexfs.options import CLOUD_INIT
+
+USER = "vmbake"
+HOSTNAME = "vexfs"
+USER_KEY = "user_key"
+HOST_KEY = "host_key"
+
+
+def make_keys(out: Path, runner: Runner) -> None:
+    """Two new ed25519 key pairs: one for the build to get in, one for the guest to be known by."""
+    for name in (USER_KEY, HOST_KEY):
+        comment = f"{USER} {name.replace('_', ' ')}"
+        runner.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", out / name])
+
+
+def template_files(variant: str) -> list[Path]:
+    """What the seed of a variant is rendered from."""
+    parts = [CLOUD_INIT / cloudconfig.COMMON, CLOUD_INIT / variant]
+    return [*parts, CLOUD_INIT / "meta-data.yaml", CLOUD_INIT / "network-config.yaml"]
+
+
+def render(
+    *, variant: str, version: str, keys: Path, packages_in_base: tuple[str, ...]
+) -> dict[str, bytes]:
+    """The files of the seed by name.
+
+    Args:
+        keys: the folder that `make_keys` filled.
+        packages_in_base: what cloud-init need not install.
+
+    Raises:
+        BadInput: a template is not usable.
+    """
+    values = {
+        "variant": variant,
+        "version": version,
+        "hostname": HOSTNAME,
+        "public_key": (keys / f"{USER_KEY}.pub").read_text().strip(),
+        "host_key": (keys / HOST_KEY).read_text().strip(),
+        "host_key_public": (keys / f"{HOST_KEY}.pub").read_text().strip(),
+    }
+    rendered = cloudconfig.render_variant(CLOUD_INIT, variant, values)
+    config = dict(rendered.config)
+    if missing := sorted(set(rendered.packages) - set(packages_in_base)):
+        config |= {"packages": missing, "package_update": True}
+    user_data = cloudconfig.user_data(config)
+    # A first boot is one of a new instance (cloud-init's rule), and other user-data make one.
+    values["instance_id"] = f"vexfs-{variant}-{hashlib.sha256(user_data.encode()).hexdigest()[:16]}"
+    files = {
+        "user-data": user_data,
+        "meta-data": cloudconfig.render_file(CLOUD_INIT / "meta-data.yaml", values),
+        "network-config": cloudconfig.render_file(CLOUD_INIT / "network-config.yaml", values),
+    }
+    return {name: text.encode() for name, text in files.items()}
+
+
+def write(out: Path, files: dict[str, bytes]) -> None:
+    """The seed as `seed.iso`, and the same files beside it for whoever wants to read them."""
+    iso.write_seed(out / "seed.iso", files)
+    for name, content in files.items():
+        path = out / name
+        path.touch(mode=0o600)
+        path.write_bytes(content)
