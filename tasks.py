@@ -5,11 +5,15 @@ import sys
 # Invoke loads this file under the name `tasks`, which is the package's: hand the name over.
 sys.modules.pop("tasks", None)
 
+from tasks.core.lazy import load_lazily  # noqa: E402
+
+load_lazily("tasks")
+
 from invoke.collection import Collection  # noqa: E402
 
 from tasks.core.explain import explain  # noqa: E402
 from tasks.host.commands import doctor  # noqa: E402
-from tasks.vexfs import commands as vexfs  # noqa: E402
+from tasks.vexfs.commands import namespace as vexfs  # noqa: E402
 
 namespace = Collection(doctor, explain)
-namespace.add_collection(vexfs.namespace, name="vexfs")
+namespace.add_collection(vexfs, name="vexfs")

@@ -54,13 +54,14 @@ def printable(line: str) -> str:
     return "".join(char for char in visible if char.isprintable() or char == "\t")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Process:
     """A program that is running; made by Runner.start."""
 
     argv: tuple[str, ...]
     log: Path
     popen: subprocess.Popen[bytes] = field(repr=False)
+    released: bool = False
 
     @property
     def pid(self) -> int:
@@ -76,6 +77,12 @@ class Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.popen.wait(timeout_s)
         return None
+
+    def release(self) -> None:
+        """Let it go on when its block is left; it must have been started with `outlive`."""
+        self.released = True
+        # Python would warn that nobody waits for it.
+        self.popen.returncode = 0
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """End it and all it started: ask, wait `grace_s` seconds, kill. Harmless if it is gone."""
@@ -178,7 +185,8 @@ class Runner:
         try:
             yield process
         finally:
-            process.stop()
+            if not process.released:
+                process.stop()
 
     def note(self, text: str) -> None:
         """Write a line of our own to the log."""

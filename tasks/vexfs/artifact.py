@@ -9,6 +9,7 @@ from tasks.artifacts.compress import ENDINGS, Method, compress
 from tasks.core.stage import Facts, Publication, Step
 from tasks.core.store import Result
 from tasks.qemu import disk
+from tasks.vexfs import manifest
 from tasks.vexfs.manifest import Names
 
 IMAGE = "image.qcow2"
@@ -22,6 +23,11 @@ def compressed_name(method: str) -> str:
 def as_method(text: str) -> Method:
     """The option's value as its type; its choices are the same."""
     return "gzip" if text == "gzip" else "zstd"
+
+
+def names(variant: str, version: str, method: str) -> Names:
+    """The published names for a variant, a version and a way to compress."""
+    return manifest.names(variant, version, ENDINGS[as_method(method)])
 
 
 def finish(step: Step, sealed: Path, method: str) -> Facts:
@@ -45,7 +51,7 @@ def write_checksums(step: Step, compressed: Result, method: str, names: Names) -
 
 
 def publish_all(
-    step: Step, compressed: Result, checksums: Result, method: str, names: Names, manifest: str
+    step: Step, compressed: Result, checksums: Result, method: str, names: Names, text: str
 ) -> None:
     """Put everything into the output folder; the manifest last, as it vouches for the rest.
 
@@ -61,7 +67,7 @@ def publish_all(
     for name, source in sources.items():
         step.say(f"publishing {name}")
         publish.publish(source, output / name)
-    publish.publish_text(manifest, output / names.manifest)
+    publish.publish_text(text, output / names.manifest)
     for name in (*sources, names.manifest):
         target = output / name
         step.published.append(Publication(path=target, sha256=step.digests.of(target)))

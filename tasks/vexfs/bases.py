@@ -6,16 +6,14 @@ direct boot. On any other base cloud-init installs the packages in the guest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tasks.artifacts.pins import Pins
-from tasks.core.stage import Facts, Site, Step
+from tasks.core.stage import Facts, Step
 from tasks.guest import cloudconfig, debian, ubuntu
 from tasks.qemu import disk
-from tasks.vexfs.options import CLOUD_INIT, ROOT
+from tasks.vexfs.options import CLOUD_INIT
 
 DISK = "disk.qcow2"
 KERNEL = "vmlinuz"
@@ -24,8 +22,6 @@ HEADERS = "headers"
 DEBIAN = {"debian-13": "trixie", "debian-12": "bookworm"}
 FILE = "file:"
 GIB = 1 << 30
-# A bootstrapped root, its raw disk and its packages, all at once.
-ROOM_BYTES = 5 * GIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +39,9 @@ def local_file(base: str, root: Path) -> Path | None:
     return root / Path(base.removeprefix(FILE)).expanduser() if base.startswith(FILE) else None
 
 
-def files_read(base: str, **_: Any) -> list[Path]:
-    """The local disk that a base is made of, if it is one."""
-    path = local_file(base, ROOT)
-    return [path] if path else []
-
-
 def packages_before(base: str, variant: str) -> tuple[str, ...]:
     """The packages of a variant that are in the base already, before its first boot."""
     return cloudconfig.packages_of(CLOUD_INIT, variant) if base in DEBIAN else ()
-
-
-def packages_input(site: Site, base: str, variant: str, **_: Any) -> dict[str, str]:
-    """The packages as an input: all of a variant that the base depends on."""
-    return {"packages": " ".join(packages_before(base, variant))}
-
-
-def problems(site: Site, base: str, **_: Any) -> Iterator[str]:
-    """What is wrong with a base that can be known before anything is run."""
-    path = local_file(base, site.root)
-    if path is not None and not path.is_file():
-        yield f"The base {path} is not a file. --base file:PATH names a qcow2 or raw disk."
 
 
 def make(step: Step, base: str, variant: str, servers: Servers, size_bytes: int) -> Facts:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import MachineFailed, VmbakeError
-from tasks.core.process import Runner
-from tasks.core.stage import Facts, Site, Step
+from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest.ssh import Ssh
 from tasks.qemu import disk
-from tasks.qemu.accel import Accel, choose
+from tasks.qemu.accel import Accel
 from tasks.qemu.machine import Machine
 from tasks.qemu.spec import DirectKernel, Disk, MachineSpec
 from tasks.vexfs import bases, guest_steps, seed
@@ -66,18 +65,6 @@ class Guest:
 
     vm: Machine
     ssh: Ssh
-
-
-def accelerator_input(site: Site, accel: str, **_: Any) -> dict[str, str]:
-    """The accelerator as an input: what `auto` means on this machine."""
-    chosen = choose_accel(site, accel)
-    return {"accelerator": f"{chosen.name} {chosen.cpu}"}
-
-
-def choose_accel(site: Site, wanted: str) -> Accel:
-    """The accelerator, tried once per boot of the host; see tasks.qemu.accel."""
-    words: Any = wanted
-    return choose(words, Runner(site.cache / "accel.log"), site.cache)
 
 
 @contextlib.contextmanager

@@ -13,26 +13,24 @@ from collections.abc import Iterator
 from invoke.collection import Collection
 from invoke.tasks import task
 
-from tasks.artifacts.compress import ENDINGS
 from tasks.core.stage import Facts, Stage, Step
-from tasks.qemu.machine import Machine
-from tasks.vexfs import artifact, bases, building, compiling, manifest, seed
-from tasks.vexfs.bases import GIB, Servers
-from tasks.vexfs.building import Parts
+from tasks.qemu import machine
+from tasks.vexfs import artifact, bases, building, compiling, inputs, manifest, seed
 from tasks.vexfs.options import OPTIONS
 
 QEMU = "qemu-system-x86_64"
+GIB = 1 << 30
 
 stage = functools.partial(task, klass=Stage, options=OPTIONS)
 
 
 @stage(
-    check=bases.problems,
-    reads=bases.files_read,
-    depends=bases.packages_input,
+    check=inputs.base_problems,
+    reads=inputs.base_files,
+    depends=inputs.base_packages,
     indirect=("variant",),
     tools=("mmdebstrap", "qemu-img"),
-    room_bytes=bases.ROOM_BYTES,
+    room_bytes=5 * GIB,
 )
 def build_cloudimg(
     step: Step,
@@ -45,7 +43,7 @@ def build_cloudimg(
     disk_size: int,
 ) -> Facts:
     """Make or fetch the base image, packages included."""
-    servers = Servers(
+    servers = bases.Servers(
         mirror=mirror, image_mirror=image_mirror, image_release=image_release, offline=offline
     )
     return bases.make(step, base, variant, servers, disk_size * GIB)
@@ -63,7 +61,7 @@ def ssh_key(step: Step) -> None:
     seed.make_keys(step.out, step.runner)
 
 
-@stage(pre=[ssh_key], reads=seed.template_files)
+@stage(pre=[ssh_key], reads=inputs.seed_templates)
 def seed_iso(step: Step, variant: str, version: str, base: str) -> None:
     """Write the cloud-init seed of the build VM."""
     files = seed.render(
@@ -75,9 +73,9 @@ def seed_iso(step: Step, variant: str, version: str, base: str) -> None:
     seed.write(step.out, files)
 
 
-def parts_of(step: Step) -> Parts:
+def parts_of(step: Step) -> building.Parts:
     """What the build VM is put together from."""
-    return Parts(
+    return building.Parts(
         base=step.result(build_cloudimg), keys=step.result(ssh_key), seeds=step.result(seed_iso)
     )
 
@@ -85,14 +83,14 @@ def parts_of(step: Step) -> Parts:
 @stage(
     pre=[build_cloudimg, ssh_key, seed_iso],
     live=True,
-    depends=building.accelerator_input,
+    depends=inputs.accelerator,
     tools=(QEMU,),
 )
 def boot(
     step: Step, accel: str, memory: int, cpus: int, timeout: int, ssh_port: int, keep_vm: bool
-) -> Iterator[Machine]:
+) -> Iterator[machine.Machine]:
     """Boot the build VM until cloud-init is done."""
-    chosen = building.choose_accel(step.site, accel)
+    chosen = inputs.choose_accel(step.site, accel)
     with building.first_boot(step, parts_of(step), chosen, memory, cpus) as vm:
         yield vm
 
@@ -105,9 +103,9 @@ def savevm(step: Step) -> Facts:
 
 @stage(
     pre=[build_cloudimg, toolchain, ssh_key, seed_iso, savevm],
-    check=compiling.source_problems,
-    reads=compiling.source_files,
-    depends=compiling.recipe_input,
+    check=inputs.source_problems,
+    reads=inputs.source_files,
+    depends=inputs.recipe,
     indirect=("source", "module_command", "module_file", "tool_command", "tool_file"),
 )
 def compile_vexfs(
@@ -145,7 +143,7 @@ def compress(step: Step, compression: str) -> Facts:
 @stage(pre=[compress])
 def checksum(step: Step, variant: str, version: str, compression: str) -> None:
     """Write the SHA256 files."""
-    names = manifest.names(variant, version, ENDINGS[artifact.as_method(compression)])
+    names = artifact.names(variant, version, compression)
     artifact.write_checksums(step, step.result(compress), compression, names)
 
 
@@ -155,7 +153,7 @@ def checksum(step: Step, variant: str, version: str, compression: str) -> None:
 )
 def image(step: Step, variant: str, version: str, base: str, compression: str) -> None:
     """Bake a VexFS image: qcow2, compressed, checksummed, with a manifest."""
-    names = manifest.names(variant, version, ENDINGS[artifact.as_method(compression)])
+    names = artifact.names(variant, version, compression)
     made = {name.removeprefix("vexfs."): result for name, result in step.stands_on.items()}
     text = manifest.compose(
         variant=variant,

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tasks.core.digest import digest_of
-from tasks.core.stage import Facts, Site, Step
+from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest import iso, toolchain
 from tasks.vexfs import bases, guest_steps
 from tasks.vexfs.building import Guest, Limits
-from tasks.vexfs.options import ROOT
-from tasks.vexfs.source import PARTS, SAMPLE, Recipe, files_of, problems_of, recipe_of, tree_of
+from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
 
 TOOLCHAIN = "toolchain.ext4"
-
-
-def overrides(params: Any) -> dict[str, str]:
-    """The parts of the recipe that the user gave."""
-    return {part: str(params[part]) for part in PARTS}
-
-
-def source_files(source: str, **_: Any) -> list[Path]:
-    """The files of the source tree, as an input."""
-    return files_of(tree_of(source, ROOT))
-
-
-def recipe_input(site: Site, source: str, **params: Any) -> dict[str, str]:
-    """The recipe as an input, whether recognised or given."""
-    recipe = recipe_of(tree_of(source, site.root), overrides(params))
-    return {f"recipe {part}": getattr(recipe, part) for part in PARTS}
-
-
-def source_problems(site: Site, source: str, **params: Any) -> Iterator[str]:
-    """What keeps the source from being compiled that can be known before."""
-    return problems_of(tree_of(source, site.root), overrides(params))
 
 
 def make_toolchain(step: Step, base: Result, packages: str, mirror: str) -> None:

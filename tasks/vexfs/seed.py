@@ -22,12 +22,6 @@ def make_keys(out: Path, runner: Runner) -> None:
         runner.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", out / name])
 
 
-def template_files(variant: str) -> list[Path]:
-    """What the seed of a variant is rendered from."""
-    parts = [CLOUD_INIT / cloudconfig.COMMON, CLOUD_INIT / variant]
-    return [*parts, CLOUD_INIT / "meta-data.yaml", CLOUD_INIT / "network-config.yaml"]
-
-
 def render(
     *, variant: str, version: str, keys: Path, packages_in_base: tuple[str, ...]
 ) -> dict[str, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ def files_of(tree: Path) -> list[Path]:
         found += [Path(folder, name) for name in files if not name.endswith(LEFT_OUT_ENDINGS)]
         found += [Path(folder, name) for name in names if Path(folder, name).is_symlink()]
     return sorted(found)
+
+
+def overrides(params: Mapping[str, Any]) -> dict[str, str]:
+    """The parts of the recipe that the user gave."""
+    return {part: str(params[part]) for part in PARTS}
 
 
 def recipe_of(tree: Path, overrides: dict[str, str]) -> Recipe:

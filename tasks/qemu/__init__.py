@@ -1,0 +1,1 @@
+"""Machines under QEMU: accelerators, command lines, QMP, disk images, snapshots."""

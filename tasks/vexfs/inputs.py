@@ -1,0 +1,70 @@
+"""What the VexFS stages depend on, and what can be wrong with it before anything runs.
+
+Each function gets the parameters of its stage. This module is loaded for every `inv --list`,
+so what is costly is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.core.process import Runner
+from tasks.core.stage import Site
+from tasks.guest import cloudconfig
+from tasks.qemu import accel as accelerators
+from tasks.vexfs import bases
+from tasks.vexfs import source as trees
+from tasks.vexfs.options import CLOUD_INIT, ROOT
+
+
+def base_files(base: str, **_: Any) -> list[Path]:
+    """The local disk that a base is made of, if it is one."""
+    path = bases.local_file(base, ROOT)
+    return [path] if path else []
+
+
+def base_packages(site: Site, base: str, variant: str, **_: Any) -> dict[str, str]:
+    """The packages in the base: all of a variant that the base depends on."""
+    return {"packages": " ".join(bases.packages_before(base, variant))}
+
+
+def base_problems(site: Site, base: str, **_: Any) -> Iterator[str]:
+    """A local disk that isn't there."""
+    path = bases.local_file(base, site.root)
+    if path is not None and not path.is_file():
+        yield f"The base {path} is not a file. --base file:PATH names a qcow2 or raw disk."
+
+
+def seed_templates(variant: str, **_: Any) -> list[Path]:
+    """What the seed of a variant is rendered from."""
+    parts = [CLOUD_INIT / cloudconfig.COMMON, CLOUD_INIT / variant]
+    return [*parts, CLOUD_INIT / "meta-data.yaml", CLOUD_INIT / "network-config.yaml"]
+
+
+def accelerator(site: Site, accel: str, **_: Any) -> dict[str, str]:
+    """What `auto` means on this machine."""
+    chosen = choose_accel(site, accel)
+    return {"accelerator": f"{chosen.name} {chosen.cpu}"}
+
+
+def choose_accel(site: Site, wanted: Any) -> accelerators.Accel:
+    """The accelerator, tried once per boot of the host; see tasks.qemu.accel."""
+    return accelerators.choose(wanted, Runner(site.cache / "accel.log"), site.cache)
+
+
+def source_files(source: str, **_: Any) -> list[Path]:
+    """The files of the source tree."""
+    return trees.files_of(trees.tree_of(source, ROOT))
+
+
+def recipe(site: Site, source: str, **params: Any) -> dict[str, str]:
+    """How the source is compiled, whether recognised or given."""
+    found = trees.recipe_of(trees.tree_of(source, site.root), trees.overrides(params))
+    return {f"recipe {part}": getattr(found, part) for part in trees.PARTS}
+
+
+def source_problems(site: Site, source: str, **params: Any) -> Iterator[str]:
+    """What keeps the source from being compiled."""
+    return trees.problems_of(trees.tree_of(source, site.root), trees.overrides(params))
