@@ -51,6 +51,8 @@ mount --bind /var/tmp/vmbake "$root/tmp"
 chmod 1777 "$root/tmp"
 cp -R /run/vmbake/source "$root/tmp/source"
 mkdir -p "$root/tmp/home"
+# An ISO gives no one the right to write.
+chmod -R u+w "$root/tmp/source"
 chown -R "$builder:$builder" "$root/tmp/source" "$root/tmp/home"
 
 # Side by side: under emulation each uses one core for most of its time.

@@ -23,7 +23,7 @@ rm -rf /var/lib/cloud /var/lib/dhcp/* /var/lib/NetworkManager/* /var/lib/systemd
 rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init \
     /etc/systemd/network/10-cloud-init-*.network /etc/udev/rules.d/70-persistent-net.rules
 rm -f /etc/hostname
-: > /etc/resolv.conf 2> /dev/null || true
+[ -L /etc/resolv.conf ] || : > /etc/resolv.conf
 rm -f /var/lib/systemd/timesync/clock /var/lib/systemd/timers/*
 
 # What it has seen.
@@ -38,12 +38,15 @@ rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /var/crash/* /var/mail/* /var/spool/mail/*
 dpkg-query -W -f 'package=${binary:Package} ${Version}\n'
 
 swapoff -a
+umount /boot/efi 2> /dev/null || true
 sync
-fstrim --all || true
-# Read-only in one stroke, journal written and superblock clean; then nothing is left to lose.
+fstrim / || true
+# Read-only in one stroke: journal written, superblock clean, and nothing can be written any more.
+# The kernel does it in the background and tells nobody when it is done: look, for a minute at most.
 echo u > /proc/sysrq-trigger
-while read -r _ where _ options _; do
-    if [ "$where" = / ]; then
-        case "$options" in ro | ro,*) echo sealed=yes ;; esac
-    fi
-done < /proc/mounts
+looks=600
+until grep -q '^[^ ]* / [^ ]* ro[, ]' /proc/mounts || [ "$looks" -eq 0 ]; do
+    sleep 0.1
+    looks=$((looks - 1))
+done
+[ "$looks" -eq 0 ] || echo sealed=yes

@@ -53,6 +53,7 @@ class Run:
         since = time.monotonic()
         try:
             for position, node in enumerate(needed):
+                self.plan.look(node)
                 # A live stage waits for the first that really needs it.
                 if not node.stage.is_live or node in self.plan.graph.goals:
                     self._bring_up(node)
@@ -82,7 +83,7 @@ class Run:
 
     def _bring_up(self, node: Node) -> None:
         """Make one node's result, unless it turns out that nothing it stands on changed."""
-        status = self.plan.look(node)
+        status = self.plan.status[node]
         if status.state == "fresh":
             self.rows.append(Row(name=node.name, outcome="fresh", seconds=0))
             return

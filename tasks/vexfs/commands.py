@@ -104,7 +104,7 @@ def savevm(step: Step) -> Facts:
 @stage(
     pre=[build_cloudimg, toolchain, ssh_key, seed_iso, savevm],
     check=inputs.source_problems,
-    reads=inputs.source_files,
+    reads=inputs.compile_files,
     depends=inputs.recipe,
     indirect=("source", "module_command", "module_file", "tool_command", "tool_file"),
 )
@@ -125,7 +125,10 @@ def compile_vexfs(
         return compiling.compile_in(step, guest, step.result(toolchain))
 
 
-@stage(pre=[build_cloudimg, ssh_key, seed_iso, savevm, compile_vexfs])
+@stage(
+    pre=[build_cloudimg, ssh_key, seed_iso, savevm, compile_vexfs],
+    reads=inputs.seal_scripts,
+)
 def seal(step: Step, timeout: int, ssh_port: int, keep_vm: bool) -> Facts:
     """Install the results and remove every trace of the build."""
     with building.restored(step, parts_of(step), step.result(savevm)) as guest:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed
 from tasks.guest.ssh import Ssh
+from tasks.vexfs.options import SCRIPTS
 from tasks.vexfs.source import Recipe
 
-SCRIPTS = Path(__file__).parents[2] / "scripts" / "guest"
 RESULTS = "/run/vmbake/results"
 # What a compiler, make, kbuild or cargo begins its verdict with.
 VERDICTS = (

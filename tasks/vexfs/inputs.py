@@ -16,7 +16,7 @@ from tasks.guest import cloudconfig
 from tasks.qemu import accel as accelerators
 from tasks.vexfs import bases
 from tasks.vexfs import source as trees
-from tasks.vexfs.options import CLOUD_INIT, ROOT
+from tasks.vexfs.options import CLOUD_INIT, ROOT, SCRIPTS
 
 
 def base_files(base: str, **_: Any) -> list[Path]:
@@ -54,9 +54,14 @@ def choose_accel(site: Site, wanted: Any) -> accelerators.Accel:
     return accelerators.choose(wanted, Runner(site.cache / "accel.log"), site.cache)
 
 
-def source_files(source: str, **_: Any) -> list[Path]:
-    """The files of the source tree."""
-    return trees.files_of(trees.tree_of(source, ROOT))
+def compile_files(source: str, **_: Any) -> list[Path]:
+    """The source tree, and the script that compiles it."""
+    return [*trees.files_of(trees.tree_of(source, ROOT)), SCRIPTS / "compile.sh"]
+
+
+def seal_scripts(**_: Any) -> list[Path]:
+    """The scripts that install and seal."""
+    return [SCRIPTS / "install.sh", SCRIPTS / "seal.sh"]
 
 
 def recipe(site: Site, source: str, **params: Any) -> dict[str, str]:

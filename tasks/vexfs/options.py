@@ -11,6 +11,7 @@ from tasks.guest.cloudconfig import variants
 
 ROOT = Path(__file__).parents[2]
 CLOUD_INIT = ROOT / "cloud-init"
+SCRIPTS = ROOT / "scripts" / "guest"
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~_-]{0,63}")
 BASES = ("debian-13", "debian-12", "ubuntu-24.04", "ubuntu-22.04")
 SMALLEST_MEMORY_MB = 512

@@ -187,6 +187,7 @@ class TestCommandLine:
             '--aptopt=APT::Install-Recommends "false"',
             '--aptopt=Acquire::Languages "none"',
             '--aptopt=Acquire::Retries "3"',
+            '--setup-hook=sh /w/merge-usr "$1"',
             "--setup-hook=tar-in /w/setup.tar /",
             "--customize-hook=tar-in /w/files.tar /",
             '--customize-hook=chroot "$1" sh /tmp/vmbake/customize',

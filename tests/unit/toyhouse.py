@@ -84,9 +84,15 @@ def dough(step, salt, wait):
     (step.out / "half").unlink()
     return {"grams": 500}
 
-@stage(live=True)
+@stage()
+def wood(step):
+    """Chop wood."""
+    (step.out / "log").write_text("oak")
+
+@stage(pre=[wood], live=True)
 def oven(step, heat):
     """Heat the oven."""
+    assert step.result(wood).path("log").exists()
     note(step, f"oven on {heat}")
     try:
         yield {"heat": heat}
@@ -117,7 +123,7 @@ def eat(c, kind=None):
     """Eat it."""
     print(f"eaten {kind}")
 
-namespace = Collection(flour, dough, oven, bread, toast, eat)
+namespace = Collection(flour, dough, wood, oven, bread, toast, eat)
 '''
 
 
