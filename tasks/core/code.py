@@ -1,8 +1,8 @@
 """The digest of a stage's code: what it says, without its comments and docstrings.
 
-A stage stands on its own function, on what that names in its module, and on the modules of
-rooms and layers that are reached from there. Core is left out: it decides when a stage runs,
-not what it makes.
+A stage stands on its own function and on every function, class and constant of the project that
+is reached from there by name, and on nothing else: a change in a neighbour changes no stage. Core
+is left out: it decides when a stage runs, not what it makes.
 """
 
 from __future__ import annotations
@@ -11,121 +11,142 @@ import ast
 import functools
 import hashlib
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "tasks"
-LEFT_OUT = ("tasks", "tasks.core")
+CORE = f"{PACKAGE}.core"
+# A module is used as a whole where it is handed around as a value.
+EVERYTHING = "*"
+
+
+class Symbol(NamedTuple):
+    """A top-level name of a module, or EVERYTHING in it."""
+
+    module: str
+    name: str
 
 
 def code_digests(function: Callable[..., Any]) -> dict[str, str]:
-    """Module or `module:function` to the SHA256 of its code, for all that `function` reaches."""
-    home = function.__module__
-    names, text = reached_in_module(home, function.__name__)
-    digests = {f"{home}:{function.__name__}": sha256(text)}
-    waiting = [module for name in names if (module := imports_of(home).get(name))]
+    """Module to the SHA256 of the part of its code that `function` reaches."""
+    reached: defaultdict[str, set[str]] = defaultdict(set)
+    waiting = [Symbol(function.__module__, function.__name__)]
     while waiting:
-        module = waiting.pop()
-        if module not in digests and counts(module):
-            digests[module] = sha256(text_of(module))
-            waiting += imports_of(module).values()
-    return digests
-
-
-def counts(module: str) -> bool:
-    """Whether a change of `module` may change what a stage makes."""
-    return not (module in LEFT_OUT or module.startswith("tasks.core."))
-
-
-def reached_in_module(module: str, start: str) -> tuple[set[str], str]:
-    """All names that `start` uses, through its neighbours in the module, and all their code."""
-    definitions = definitions_of(module)
-    seen: dict[str, str] = {}
-    names: set[str] = set()
-    waiting = [start]
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
+        symbol = waiting.pop()
+        if symbol.name in reached[symbol.module]:
             continue
-        node = definitions[name]
-        seen[name] = said(node)
-        used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-        names |= used
-        # A stage that is named in `pre=` or `result(...)` is an input of its own.
-        waiting += [other for other in used if other in definitions and not is_stage(module, other)]
-    return names, "\n".join(seen[name] for name in sorted(seen))
+        reached[symbol.module].add(symbol.name)
+        waiting += [used for used in uses(symbol) if counts(used)]
+    return {
+        module: hashlib.sha256("\n".join(said(module, name) for name in sorted(names)).encode())
+        .hexdigest()
+        for module, names in sorted(reached.items())
+    }  # fmt: skip
 
 
-def is_stage(module: str, name: str) -> bool:
-    """Whether `name` is a task there, whose code is its own stage's business."""
-    return hasattr(getattr(sys.modules[module], name, None), "body")
+def counts(symbol: Symbol) -> bool:
+    """Whether a change of `symbol` may change what a stage makes."""
+    if symbol.module == CORE or symbol.module.startswith(f"{CORE}."):
+        return False
+    # A stage that is named in `pre=` or `result(...)` is an input of its own.
+    return not is_task(*symbol)
+
+
+@functools.cache
+def uses(symbol: Symbol) -> tuple[Symbol, ...]:
+    """The symbols of the project that a symbol's own code names."""
+    imports = imports_of(symbol.module)
+    defined = definitions_of(symbol.module)
+    found: set[Symbol] = set()
+    for node in nodes_of(symbol):
+        modules_seen = set()
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+                target = imports.get(part.value.id)
+                if target and target.name == EVERYTHING:
+                    found.add(Symbol(target.module, part.attr))
+                    modules_seen.add(part.value)
+            elif isinstance(part, ast.Name) and part not in modules_seen:
+                if part.id in defined:
+                    found.add(Symbol(symbol.module, part.id))
+                elif (target := imports.get(part.id)) and target.name != EVERYTHING:
+                    found.add(target)
+    return tuple(sorted(found - {symbol}))
+
+
+def nodes_of(symbol: Symbol) -> tuple[ast.stmt, ...]:
+    """The statements that define a symbol; () for what the module only hands on."""
+    if symbol.name == EVERYTHING:
+        return tuple(parsed(symbol.module).body)
+    return definitions_of(symbol.module).get(symbol.name, ())
+
+
+@functools.cache
+def said(module: str, name: str) -> str:
+    """The code of a symbol without comments and layout."""
+    return "\n".join(map(ast.unparse, nodes_of(Symbol(module, name))))
 
 
 @functools.cache
 def parsed(module: str) -> ast.Module:
-    """The module's syntax tree, from its source file."""
+    """The module's syntax tree without docstrings, from its source file.
+
+    The decorators of tasks are left out, too: they say when a stage runs.
+    """
+    tree = ast.parse(source_of(module).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef) and is_task(module, node.name):
+            node.decorator_list = []
+    return tree
+
+
+def is_task(module: str, name: str) -> bool:
+    """Whether a name of a loaded module is an Invoke task."""
+    return hasattr(vars(sys.modules.get(module, sys)).get(name), "body")
+
+
+def source_of(module: str) -> Path:
+    """The file of a module or package of the project."""
     path = ROOT.joinpath(*module.split("."))
-    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return ast.parse(source.read_text(encoding="utf-8"))
-
-
-def is_module(name: str) -> bool:
-    """Whether the project has a module of that dotted name."""
-    path = ROOT.joinpath(*name.split("."))
-    return path.is_dir() or path.with_suffix(".py").is_file()
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 @functools.cache
-def definitions_of(module: str) -> dict[str, ast.stmt]:
-    """Top-level functions, classes and assignments of a module by name."""
-    found: dict[str, ast.stmt] = {}
+def definitions_of(module: str) -> dict[str, tuple[ast.stmt, ...]]:
+    """Top-level name to the functions, classes and assignments that define it."""
+    found: defaultdict[str, list[ast.stmt]] = defaultdict(list)
     for node in parsed(module).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found[node.name] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            found[node.name].append(node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found.update({t.id: node for t in targets if isinstance(t, ast.Name)})
-    return found
+            for part in (part for target in targets for part in ast.walk(target)):
+                if isinstance(part, ast.Name):
+                    found[part.id].append(node)
+    return {name: tuple(nodes) for name, nodes in found.items()}
 
 
 @functools.cache
-def imports_of(module: str) -> dict[str, str]:
-    """Local name to the project module it comes from, for all imports anywhere in a module."""
+def imports_of(module: str) -> dict[str, Symbol]:
+    """Local name to what it stands for, for all imports of ours anywhere in a module."""
     return dict(project_imports(parsed(module)))
 
 
-def project_imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """(local name, project module) for each import of ours in a syntax tree."""
+def project_imports(tree: ast.Module) -> Iterator[tuple[str, Symbol]]:
+    """(local name, symbol) for each import of the project in a syntax tree."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                yield alias.asname or alias.name, inner if is_module(inner) else str(node.module)
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.split(".")[0] == PACKAGE:
-                    yield alias.asname or alias.name, alias.name
-
-
-@functools.cache
-def text_of(module: str) -> str:
-    """All that a module says."""
-    return said(parsed(module))
-
-
-def said(node: ast.AST) -> str:
-    """The code of a syntax tree without comments, layout and docstrings."""
-    copy = ast.parse(ast.unparse(node))
-    for part in ast.walk(copy):
-        if isinstance(part, ast.FunctionDef | ast.ClassDef | ast.Module):
-            first = part.body[0] if part.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                part.body = part.body[1:] or [ast.Pass()]
-    return ast.unparse(copy)
-
-
-def sha256(text: str) -> str:
-    """SHA256 of a text in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+                whole = source_of(inner).is_file()
+                symbol = (
+                    Symbol(inner, EVERYTHING) if whole else Symbol(str(node.module), alias.name)
+                )
+                yield alias.asname or alias.name, symbol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -239,8 +240,13 @@ def tree_remover(mode: Mode, runner: Runner) -> Callable[[Path], None]:
     """What removes a work directory whose `root` mmdebstrap made, whoever owns the files in it."""
 
     def remove(path: Path) -> None:
-        if mode == "unshare" and (path / "root").exists():
-            runner.run([*in_namespace(mode), "rm", "-rf", "--one-file-system", path / "root"])
+        root = path / "root"
+        if mode == "unshare" and root.exists():
+            # Emptied by its owner, removed by the owner of the directory it is in.
+            with contextlib.suppress(CommandFailed):
+                runner.run(
+                    [*in_namespace(mode), "find", root, "-xdev", "-mindepth", "1", "-delete"]
+                )
         remove_tree(path)
 
     return remove

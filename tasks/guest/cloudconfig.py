@@ -10,6 +10,8 @@ from typing import Any
 from tasks.core.errors import BadInput
 
 COMMON = "common"
+# For the toolchain's guest; it is rendered like a variant and is none.
+TOOLCHAIN = "toolchain"
 USER_DATA = "user-data.yaml"
 
 
@@ -24,7 +26,7 @@ class Variant:
 def variants(folder: Path) -> tuple[str, ...]:
     """The names of the variants that a folder of templates has."""
     found = (path.parent.name for path in folder.glob(f"*/{USER_DATA}"))
-    return tuple(sorted(name for name in found if name != COMMON))
+    return tuple(sorted(name for name in found if name not in (COMMON, TOOLCHAIN)))
 
 
 def packages_of(folder: Path, variant: str) -> tuple[str, ...]:

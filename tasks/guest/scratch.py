@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.core.errors import NoRoom
+from tasks.core.errors import NoRoom, VmbakeError
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 MEMORY_SLACK_BYTES = 2 << 30
@@ -57,8 +57,12 @@ def scratch(
         path.chmod(0o711)
         try:
             yield path
-        finally:
-            remove(path)
+        except BaseException:
+            # The first error is the one to tell; the next run sweeps what is left.
+            with contextlib.suppress(VmbakeError, OSError):
+                remove(path)
+            raise
+        remove(path)
 
 
 def choose_place(need_bytes: int, fallback: Path, memory: Path) -> Path:
@@ -109,6 +113,6 @@ def sweep(place: Path, remove: Callable[[Path], None]) -> None:
     """Remove the scratch directories of this user whose owners are gone."""
     for path in place.glob(f"{PREFIX}{os.getuid()}-*"):
         # Without a lock file it is being made or removed at this moment.
-        with contextlib.suppress(OSError), (path / LOCK).open("r+") as lock:
+        with contextlib.suppress(VmbakeError, OSError), (path / LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(path)

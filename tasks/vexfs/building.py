@@ -52,11 +52,16 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The results that a build VM is put together from."""
+    """What a build VM is put together from.
+
+    Args:
+        keys: the folder with its keys.
+        seed: the ISO with its seed.
+    """
 
     base: Result
-    keys: Result
-    seeds: Result
+    keys: Path
+    seed: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,7 @@ def build_spec(
         cpus=cpus,
         disks=(
             Disk(id="root", path=overlay, format="qcow2"),
-            Disk(id="seed", path=parts.seeds.path("seed.iso"), format="raw", read_only=True),
+            Disk(id="seed", path=parts.seed, format="raw", read_only=True),
         ),
         direct=direct,
         # The guest reaches out only if cloud-init has packages to install.
@@ -123,7 +128,7 @@ def build_spec(
 
 
 @contextlib.contextmanager
-def running(step: Step, spec: MachineSpec, keys: Result, limits: Limits) -> Iterator[Machine]:
+def running(step: Step, spec: MachineSpec, keys: Path, limits: Limits) -> Iterator[Machine]:
     """A machine for the block; if it is kept after a failure, the error says how to get in."""
     machine = Machine(spec, step.work / "vm", step.runner, step, keep=limits.keep)
     try:
@@ -138,13 +143,13 @@ def running(step: Step, spec: MachineSpec, keys: Result, limits: Limits) -> Iter
         raise
 
 
-def way_in(step: Step, vm: Machine, keys: Result) -> Ssh:
+def way_in(step: Step, vm: Machine, keys: Path) -> Ssh:
     """SSH as the build's user, with its one-off key."""
     return Ssh(
         vm,
         user=seed.USER,
-        key=keys.path(seed.USER_KEY),
-        host_key=keys.path(f"{seed.HOST_KEY}.pub").read_text(),
+        key=keys / seed.USER_KEY,
+        host_key=(keys / f"{seed.HOST_KEY}.pub").read_text(),
         runner=step.runner,
     )
 

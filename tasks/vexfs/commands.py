@@ -15,7 +15,7 @@ from invoke.tasks import task
 
 from tasks.core.stage import Facts, Stage, Step
 from tasks.qemu import machine
-from tasks.vexfs import artifact, bases, building, compiling, inputs, manifest, seed
+from tasks.vexfs import artifact, bases, building, compilers, compiling, inputs, manifest, seed
 from tasks.vexfs.options import OPTIONS
 
 QEMU = "qemu-system-x86_64"
@@ -49,10 +49,31 @@ def build_cloudimg(
     return bases.make(step, base, variant, servers, disk_size * GIB)
 
 
-@stage(pre=[build_cloudimg], tools=("mmdebstrap",))
-def toolchain(step: Step, toolchain: str, mirror: str) -> None:
+@stage(
+    pre=[build_cloudimg],
+    reads=inputs.toolchain_templates,
+    tools=("mmdebstrap", QEMU),
+    room_bytes=4 * GIB,
+)
+def toolchain(
+    step: Step,
+    base: str,
+    toolchain: str,
+    mirror: str,
+    accel: str,
+    memory: int,
+    cpus: int,
+    timeout: int,
+    ssh_port: int,
+    keep_vm: bool,
+) -> None:
     """Make the disk with compilers and kernel headers."""
-    compiling.make_toolchain(step, step.result(build_cloudimg), toolchain, mirror)
+    under, packages = step.result(build_cloudimg), tuple(toolchain.split())
+    if base in bases.DEBIAN:
+        compilers.bootstrap(step, under, packages, mirror)
+    else:
+        chosen = inputs.choose_accel(step.site, accel)
+        compilers.install_in_guest(step, under, packages, chosen, memory, cpus)
 
 
 @stage(requires=("ssh-keygen",))
@@ -76,7 +97,9 @@ def seed_iso(step: Step, variant: str, version: str, base: str) -> None:
 def parts_of(step: Step) -> building.Parts:
     """What the build VM is put together from."""
     return building.Parts(
-        base=step.result(build_cloudimg), keys=step.result(ssh_key), seeds=step.result(seed_iso)
+        base=step.result(build_cloudimg),
+        keys=step.result(ssh_key).directory,
+        seed=step.result(seed_iso).path("seed.iso"),
     )
 
 

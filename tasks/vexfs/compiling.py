@@ -7,25 +7,10 @@ from pathlib import Path
 from tasks.core.digest import digest_of
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
-from tasks.guest import iso, toolchain
-from tasks.vexfs import bases, guest_steps
+from tasks.guest import iso
+from tasks.vexfs import compilers, guest_steps
 from tasks.vexfs.building import Guest, Limits
 from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
-
-TOOLCHAIN = "toolchain.ext4"
-
-
-def make_toolchain(step: Step, base: Result, packages: str, mirror: str) -> None:
-    """The compilers and the kernel's headers, as a disk of their own."""
-    toolchain.build(
-        base.facts["origin"]["release"],
-        base.directory / bases.HEADERS,
-        step.out,
-        packages=tuple(packages.split()),
-        mirror=mirror or None,
-        runner=step.runner,
-        reporter=step,
-    )
 
 
 def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
@@ -36,7 +21,7 @@ def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
     announce(step, tree, recipe)
     image = step.work / "source.iso"
     iso.write_tree(image, tree, files, "VEXFS_SOURCE")
-    guest.vm.attach_disk(tools.path(TOOLCHAIN), "toolchain")
+    compilers.plug_in(guest.vm, tools)
     guest.vm.attach_disk(image, "source")
     version = str(step.params["version"])
     names = guest_steps.compile_source(

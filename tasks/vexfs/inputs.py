@@ -37,6 +37,11 @@ def base_problems(site: Site, base: str, **_: Any) -> Iterator[str]:
         yield f"The base {path} is not a file. --base file:PATH names a qcow2 or raw disk."
 
 
+def toolchain_templates(base: str, **_: Any) -> list[Path]:
+    """What the seed of the toolchain's guest is rendered from, if there is such a guest."""
+    return [] if base in bases.DEBIAN else seed_templates(cloudconfig.TOOLCHAIN)
+
+
 def seed_templates(variant: str, **_: Any) -> list[Path]:
     """What the seed of a variant is rendered from."""
     parts = [CLOUD_INIT / cloudconfig.COMMON, CLOUD_INIT / variant]

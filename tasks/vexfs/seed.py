@@ -23,13 +23,19 @@ def make_keys(out: Path, runner: Runner) -> None:
 
 
 def render(
-    *, variant: str, version: str, keys: Path, packages_in_base: tuple[str, ...]
+    *,
+    variant: str,
+    version: str,
+    keys: Path,
+    packages_in_base: tuple[str, ...] = (),
+    more_packages: tuple[str, ...] = (),
 ) -> dict[str, bytes]:
     """The files of the seed by name.
 
     Args:
         keys: the folder that `make_keys` filled.
         packages_in_base: what cloud-init need not install.
+        more_packages: what it installs beyond the variant's.
 
     Raises:
         BadInput: a template is not usable.
@@ -44,7 +50,8 @@ def render(
     }
     rendered = cloudconfig.render_variant(CLOUD_INIT, variant, values)
     config = dict(rendered.config)
-    if missing := sorted(set(rendered.packages) - set(packages_in_base)):
+    packages = {*rendered.packages, *more_packages}
+    if missing := sorted(packages - set(packages_in_base)):
         config |= {"packages": missing, "package_update": True}
     user_data = cloudconfig.user_data(config)
     # A first boot is one of a new instance (cloud-init's rule), and other user-data make one.

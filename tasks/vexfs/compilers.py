@@ -1,0 +1,59 @@
+"""The toolchain: compilers and kernel headers on a disk of their own, never in the image."""
+
+from __future__ import annotations
+
+import shutil
+
+from tasks.core.stage import Step
+from tasks.core.store import Result
+from tasks.guest import cloudconfig, toolchain
+from tasks.qemu.accel import Accel
+from tasks.qemu.machine import Machine
+from tasks.vexfs import bases, building, seed
+
+DISK_ID = "toolchain"
+# Made natively: a file system of its own. Made in a guest: its whole disk, over the base.
+NATIVE = "toolchain.ext4"
+FROM_GUEST = "toolchain.qcow2"
+
+
+def bootstrap(step: Step, base: Result, packages: tuple[str, ...], mirror: str) -> None:
+    """Unpack the compilers of a Debian release, with the headers that came with the base."""
+    toolchain.build(
+        base.facts["origin"]["release"],
+        base.directory / bases.HEADERS,
+        step.out,
+        packages=packages,
+        mirror=mirror or None,
+        runner=step.runner,
+        reporter=step,
+    )
+
+
+def install_in_guest(
+    step: Step, base: Result, packages: tuple[str, ...], accel: Accel, memory_mb: int, cpus: int
+) -> None:
+    """Install the compilers in a guest of the base, which knows its own headers and archive."""
+    keys = step.work / "keys"
+    keys.mkdir()
+    seed.make_keys(keys, step.runner)
+    files = seed.render(
+        variant=cloudconfig.TOOLCHAIN,
+        version="0",
+        keys=keys,
+        more_packages=packages,
+    )
+    seed.write(step.work, files)
+    parts = building.Parts(base=base, keys=keys, seed=step.work / "seed.iso")
+    with building.first_boot(step, parts, accel, memory_mb, cpus) as vm:
+        step.say("shutting the guest down")
+        vm.poweroff(building.Limits.of(step.params).timeout_s)
+    shutil.move(step.work / building.MACHINE_DISK, step.out / FROM_GUEST)
+
+
+def plug_in(vm: Machine, made: Result) -> None:
+    """Give a running machine the toolchain as a further, read-only disk."""
+    if NATIVE in made.outputs:
+        vm.attach_disk(made.path(NATIVE), DISK_ID, "raw")
+    else:
+        vm.attach_disk(made.path(FROM_GUEST), DISK_ID, "qcow2")
