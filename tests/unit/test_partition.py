@@ -316,6 +316,18 @@ class TestScratch:
         with pytest.raises(NoRoom, match="MiB are needed"):
             choose_place(1 << 60, tmp_path, tmp_path)
 
+    def test_failed_removal_does_not_hide_the_error(self, tmp_path: Path) -> None:
+        def fail(path: Path) -> None:
+            raise PermissionError(path)
+
+        with (
+            pytest.raises(KeyError),
+            scratch(1, tmp_path, memory=tmp_path, remove=fail),
+        ):
+            raise KeyError
+        with pytest.raises(PermissionError), scratch(1, tmp_path, memory=tmp_path, remove=fail):
+            pass
+
     def test_sweeps_the_dead_and_spares_the_living(self, tmp_path: Path) -> None:
         with scratch(1, tmp_path, memory=tmp_path) as living:
             dead = tmp_path / f"{PREFIX}{living.stat().st_uid}-dead"
