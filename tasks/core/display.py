@@ -86,6 +86,9 @@ class PlainReporter:
             self._tenth = 0
             self._display.say(f"{self._name}: {text}")
 
+    def tell(self, text: str) -> None:
+        self._display.say(f"{self._name}: {text}")
+
     def progress(self, done: int, total: int | None) -> None:
         tenth = done * PLAIN_STEPS // total if total else 0
         if total and tenth > self._tenth:
@@ -143,6 +146,11 @@ class TerminalReporter:
             self._drop_bar()
             self._text = text
         self._draw()
+
+    def tell(self, text: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"  {self._name}: {text}", file=self._stream)
 
     def progress(self, done: int, total: int | None) -> None:
         from tqdm import tqdm

@@ -11,6 +11,9 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """What is done or waited for now: one short phrase, no full stop."""
 
+    def tell(self, text: str) -> None:
+        """Something that is to stay in view: a decision taken, a way to get in."""
+
     def progress(self, done: int, total: int | None) -> None:
         """Bytes done so far, of `total` (None: not known)."""
 
@@ -19,6 +22,9 @@ class Silent:
     """A reporter for callers that show nothing."""
 
     def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def tell(self, text: str) -> None:
         """Show nothing."""
 
     def progress(self, done: int, total: int | None) -> None:

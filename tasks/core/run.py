@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import time
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.core.deadline import Deadline
 from tasks.core.display import Display, Outcome, Row, in_bytes, in_seconds, table
 from tasks.core.errors import BadInput, CommandFailed, NoRoom, VmbakeError
 from tasks.core.graph import Node
@@ -21,8 +23,6 @@ from tasks.core.stage import Site, Step
 from tasks.core.tools import require_tool
 
 FULL_DISK = "No space left on device"
-# Another run may rightly need this long for one stage.
-LOCK_TIMEOUT_S = 3600.0
 
 
 class Run:
@@ -37,6 +37,7 @@ class Run:
         self.live: dict[Node, Any] = {}
         self.closing: dict[Node, contextlib.ExitStack] = {}
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        self.deadline = Deadline(min(int(goal.params["timeout"]) for goal in plan.graph.goals))
         self.logs = self.store.logs / f"{started}.{os.getpid()}"
 
     def perform(self) -> list[Path]:
@@ -52,16 +53,20 @@ class Run:
                 self.display.say(f"removed what a killed run left: {folder.name}")
         since = time.monotonic()
         try:
-            for position, node in enumerate(needed):
-                self.plan.look(node)
-                # A live stage waits for the first that really needs it.
-                if not node.stage.is_live or node in self.plan.graph.goals:
-                    self._bring_up(node)
-                self._close_live(still_needed=needed[position + 1 :])
+            with self.deadline.enforced():
+                self._bring_up_all(needed)
         finally:
             self._close_live(still_needed=[])
             self._summarize(time.monotonic() - since)
         return [path for goal in self.plan.graph.goals for path in self._left_by(goal)]
+
+    def _bring_up_all(self, needed: list[Node]) -> None:
+        for position, node in enumerate(needed):
+            self.plan.look(node)
+            # A live stage waits for the first that really needs it.
+            if not node.stage.is_live or node in self.plan.graph.goals:
+                self._bring_up(node)
+            self._close_live(still_needed=needed[position + 1 :])
 
     def _check(self, needed: list[Node]) -> None:
         """All that can be known to go wrong, before the first slow step, reported together."""
@@ -110,7 +115,8 @@ class Run:
     def _make(self, status: Status, reporter: Any) -> None:
         """Run the body of a stored stage and commit what it left."""
         node = status.node
-        with self.store.lock(node.name, status.key, LOCK_TIMEOUT_S):
+        waiting = functools.partial(reporter.say, "waiting for another run, which is making this")
+        with self.store.lock(node.name, status.key, self.deadline.left_s, waiting):
             if self.plan.look(node).state == "fresh":
                 return  # another run made it while this one waited
             if status.reason:
@@ -153,7 +159,8 @@ class Run:
     @contextlib.contextmanager
     def _step(self, node: Node, reporter: Any) -> Iterator[Step]:
         """The working place of one stage; translates a full disk into its own error."""
-        keep = bool(node.params["no_cleanup"])
+        # A machine that was left running has its files here.
+        keep = bool(node.params["no_cleanup"] or node.params.get("keep_vm"))
         log = self.logs / f"{node.name}.log"
         with self.store.workspace(node.name, keep=keep) as folder:
             (folder / "out").mkdir()
@@ -163,11 +170,13 @@ class Run:
                 site=self.site,
                 out=folder / "out",
                 work=folder / "scratch",
-                runner=Runner(log),
+                runner=Runner(log, timeout_s=self.deadline.left_s),
                 reporter=reporter,
+                deadline=self.deadline,
                 digests=self.store.digests,
                 params=node.params,
                 stands_on={parent.name: self._value(parent) for parent in node.parents},
+                is_goal=node in self.plan.graph.goals,
             )
             step.runner.note(f"{node.name} {dict(node.params)}")
             try:

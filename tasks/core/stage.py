@@ -22,6 +22,7 @@ from invoke.tasks import Call, Task
 from tasks.core.options import Option, Options, Value
 
 if TYPE_CHECKING:
+    from tasks.core.deadline import Deadline
     from tasks.core.digest import Digests
     from tasks.core.events import Reporter
     from tasks.core.process import Runner
@@ -61,6 +62,7 @@ class Step:
         out: the folder whose files become the result; empty at the start.
         work: a folder for scratch files; gone afterwards.
         runner: starts programs and logs into this stage's log.
+        is_goal: it was asked for by name, and not only because others stand on it.
     """
 
     name: str
@@ -69,9 +71,11 @@ class Step:
     work: Path
     runner: Runner
     reporter: Reporter
+    deadline: Deadline
     digests: Digests
     params: Params
     stands_on: Mapping[str, Any]
+    is_goal: bool
     published: list[Publication] = field(default_factory=list)
     known_digests: dict[str, str] = field(default_factory=dict)
 
@@ -87,6 +91,10 @@ class Step:
         """Tell what is done or waited for now."""
         self.reporter.say(text)
 
+    def tell(self, text: str) -> None:
+        """Tell something that is to be read later, too."""
+        self.reporter.tell(text)
+
     def progress(self, done: int, total: int | None) -> None:
         """Tell how many bytes are done."""
         self.reporter.progress(done, total)
@@ -98,6 +106,15 @@ class Step:
 
 # What every stage has without naming it: it is about the run, not about the result.
 RUN_OPTIONS = {
+    "timeout": Option(
+        name="timeout",
+        help="Seconds that the whole run may take",
+        key="vmbake.timeout",
+        env="VMBAKE_TIMEOUT",
+        kind=int,
+        check=lambda value: "" if value > 0 else "it must be at least 1.",
+        matters=False,
+    ),
     "no_cleanup": Option(
         name="no_cleanup",
         help="Leave the work files",
@@ -105,7 +122,7 @@ RUN_OPTIONS = {
         env="VMBAKE_NO_CLEANUP",
         kind=bool,
         matters=False,
-    )
+    ),
 }
 
 

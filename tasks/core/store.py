@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,13 @@ class Store:
         shutil.rmtree(self.results / stage / key, ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, stage: str, key: str, timeout_s: float) -> Iterator[None]:
+    def lock(
+        self, stage: str, key: str, timeout_s: float, on_wait: Callable[[], None]
+    ) -> Iterator[None]:
         """Hold the right to make one result; waits for another run that makes it.
+
+        Args:
+            on_wait: called before it waits.
 
         Raises:
             Busy: the other run holds it for longer than `timeout_s` seconds.
@@ -154,14 +159,22 @@ class Store:
 
         path = self.state / "locks" / f"{stage}.{key}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
         try:
-            with FileLock(path, timeout=timeout_s):
-                yield
+            lock.acquire(timeout=0)
         except Timeout:
-            raise Busy(
-                f"Another run has been making {stage} for {timeout_s:.0f} s.",
-                hint="Wait for it or end it; this one has changed nothing.",
-            ) from None
+            on_wait()
+            try:
+                lock.acquire(timeout=timeout_s)
+            except Timeout:
+                raise Busy(
+                    f"Another run has been making {stage} for {timeout_s:.0f} s.",
+                    hint="Wait for it or end it; this one has changed nothing.",
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def workspace(self, name: str, *, keep: bool) -> Iterator[Path]:

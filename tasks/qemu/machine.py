@@ -88,6 +88,7 @@ class Machine:
         self.directory = directory
         self.keep = keep
         self.kept: Kept | None = None
+        self._left_running = False
         self.ssh_port: int | None = None
         self._runner = runner
         # QEMU's own words go to a file of their own, so that they can be told from the stage's.
@@ -115,7 +116,8 @@ class Machine:
         traceback: TracebackType | None,
     ) -> None:
         with self._stack:
-            if error is not None and self.keep and self.process.returncode is None:
+            wanted = self._left_running or (error is not None and self.keep)
+            if wanted and self.process.returncode is None:
                 self._release()
             else:
                 self._quit()
@@ -341,6 +343,10 @@ class Machine:
         )
         self._qmp.execute("blockdev-del", {"node-name": disk_id})
         del self._attached[disk_id]
+
+    def leave_running(self) -> None:
+        """Let it go on when the block ends; it must have been made with `keep`."""
+        self._left_running = True
 
     def quit(self) -> None:
         """End QEMU now, whatever the guest does; its disks are written and closed.

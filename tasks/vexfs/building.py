@@ -32,12 +32,10 @@ class Limits:
     """What is allowed to happen with a build VM, none of which changes a result.
 
     Args:
-        timeout_s: how long each step in it may take.
         ssh_port: on 127.0.0.1; None: a free one.
         keep: leave it running when a step in it fails.
     """
 
-    timeout_s: float
     ssh_port: int | None
     keep: bool
 
@@ -45,9 +43,7 @@ class Limits:
     def of(cls, params: Mapping[str, Any]) -> Limits:
         """From the parameters of a stage."""
         port = int(params["ssh_port"])
-        return cls(
-            timeout_s=float(params["timeout"]), ssh_port=port or None, keep=bool(params["keep_vm"])
-        )
+        return cls(ssh_port=port or None, keep=bool(params["keep_vm"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +73,7 @@ def first_boot(
     step: Step, parts: Parts, accel: Accel, memory_mb: int, cpus: int
 ) -> Iterator[Machine]:
     """Boot an overlay of the base with the seed, until cloud-init has done all of it."""
-    step.say(str(accel))
+    step.tell(str(accel))
     overlay = step.work / MACHINE_DISK
     disk.create_overlay(
         step.runner, overlay, backing=parts.base.path(bases.DISK), backing_format="qcow2"
@@ -88,7 +84,7 @@ def first_boot(
     )
     with running(step, spec, parts.keys, limits) as vm:
         step.say("waiting for cloud-init")
-        check_first_boot(step, vm.wait_ready(limits.timeout_s))
+        check_first_boot(step, vm.wait_ready(step.deadline.left_s))
         yield vm
 
 
@@ -141,6 +137,13 @@ def running(step: Step, spec: MachineSpec, keys: Path, limits: Limits) -> Iterat
                 f"\nThe build VM still runs: {command}\nEnd it with: {machine.kept.stop_command}"
             )
         raise
+
+
+def leave_running(step: Step, vm: Machine, parts: Parts) -> None:
+    """Let the machine go on after the run, and say how to get in."""
+    vm.leave_running()
+    command = way_in(step, vm, parts.keys).command_for_humans()
+    step.tell(f"left running: {command}\n  end it with: kill {vm.process.pid}")
 
 
 def way_in(step: Step, vm: Machine, keys: Path) -> Ssh:
@@ -208,7 +211,7 @@ def restored(step: Step, parts: Parts, checkpoint: Result) -> Iterator[Guest]:
     )
     step.say("restoring the build VM")
     with running(step, spec, parts.keys, limits) as vm, way_in(step, vm, parts.keys) as ssh:
-        ssh.wait(limits.timeout_s)
+        ssh.wait(step.deadline.left_s)
         # The guest's clock stands where it was frozen.
         ssh.run(f"date -u -s @{int(time.time())} >/dev/null", what="Setting the clock")
         yield Guest(vm=vm, ssh=ssh)
@@ -216,12 +219,11 @@ def restored(step: Step, parts: Parts, checkpoint: Result) -> Iterator[Guest]:
 
 def seal(step: Step, guest: Guest, compiled: Result) -> Facts:
     """Install what was compiled, seal the guest, and end it; its disk is left in `step.work`."""
-    limits = Limits.of(step.params)
     names = {role: str(compiled.facts[role]["file"]) for role in ("module", "tool")}
     step.say("installing the module and vexctl")
-    said = guest_steps.install(guest.ssh, compiled.directory, names, limits.timeout_s)
+    said = guest_steps.install(guest.ssh, compiled.directory, names, step.deadline)
     step.say("sealing")
-    packages = guest_steps.seal(guest.ssh, limits.timeout_s)
+    packages = guest_steps.seal(guest.ssh, step.deadline)
     guest.vm.quit()
     return {
         "kernel": said["kernel"],

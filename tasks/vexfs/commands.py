@@ -63,7 +63,6 @@ def toolchain(
     accel: str,
     memory: int,
     cpus: int,
-    timeout: int,
     ssh_port: int,
     keep_vm: bool,
 ) -> None:
@@ -110,12 +109,14 @@ def parts_of(step: Step) -> building.Parts:
     tools=(QEMU,),
 )
 def boot(
-    step: Step, accel: str, memory: int, cpus: int, timeout: int, ssh_port: int, keep_vm: bool
+    step: Step, accel: str, memory: int, cpus: int, ssh_port: int, keep_vm: bool
 ) -> Iterator[machine.Machine]:
     """Boot the build VM until cloud-init is done."""
     chosen = inputs.choose_accel(step.site, accel)
     with building.first_boot(step, parts_of(step), chosen, memory, cpus) as vm:
         yield vm
+        if step.is_goal and keep_vm:
+            building.leave_running(step, vm, parts_of(step))
 
 
 @stage(pre=[boot])
@@ -139,7 +140,6 @@ def compile_vexfs(
     module_file: str,
     tool_command: str,
     tool_file: str,
-    timeout: int,
     ssh_port: int,
     keep_vm: bool,
 ) -> Facts:
@@ -152,7 +152,7 @@ def compile_vexfs(
     pre=[build_cloudimg, ssh_key, seed_iso, savevm, compile_vexfs],
     reads=inputs.seal_scripts,
 )
-def seal(step: Step, timeout: int, ssh_port: int, keep_vm: bool) -> Facts:
+def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     """Install the results and remove every trace of the build."""
     with building.restored(step, parts_of(step), step.result(savevm)) as guest:
         facts = building.seal(step, guest, step.result(compile_vexfs))

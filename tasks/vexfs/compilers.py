@@ -47,7 +47,7 @@ def install_in_guest(
     parts = building.Parts(base=base, keys=keys, seed=step.work / "seed.iso")
     with building.first_boot(step, parts, accel, memory_mb, cpus) as vm:
         step.say("shutting the guest down")
-        vm.poweroff(building.Limits.of(step.params).timeout_s)
+        vm.poweroff(step.deadline.left_s)
     shutil.move(step.work / building.MACHINE_DISK, step.out / FROM_GUEST)
 
 

@@ -9,7 +9,7 @@ from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest import iso
 from tasks.vexfs import compilers, guest_steps
-from tasks.vexfs.building import Guest, Limits
+from tasks.vexfs.building import Guest
 from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
 
 
@@ -29,7 +29,7 @@ def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
         recipe,
         version=version,
         into=step.out,
-        timeout_s=Limits.of(step.params).timeout_s,
+        deadline=step.deadline,
     )
     digests = {str(path.relative_to(tree)): step.digests.of(path) for path in files}
     return {
@@ -42,6 +42,6 @@ def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
 def announce(step: Step, tree: Path, recipe: Recipe) -> None:
     """Say what is compiled; the sample could be taken for the real thing."""
     if tree == SAMPLE:
-        step.say("compiling the sample file system that comes with vmbake (--source for yours)")
+        step.tell("compiling the sample file system that comes with vmbake; --source is for yours")
     else:
-        step.say(f"compiling {tree} (layout {recipe.layout})")
+        step.tell(f"compiling {tree} (layout {recipe.layout})")

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from tasks.core.deadline import Deadline
 from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed
 from tasks.guest.ssh import Ssh
 from tasks.vexfs.options import SCRIPTS
@@ -26,7 +27,7 @@ SHOWN_LINES = 30
 
 
 def compile_source(
-    ssh: Ssh, recipe: Recipe, *, version: str, into: Path, timeout_s: float
+    ssh: Ssh, recipe: Recipe, *, version: str, into: Path, deadline: Deadline
 ) -> dict[str, str]:
     """Compile in the guest, with source and toolchain plugged in; returns the two file names.
 
@@ -43,7 +44,7 @@ def compile_source(
     }
     lines: list[str] = []
     try:
-        run(ssh, "compile.sh", words, "Compiling", timeout_s, lines)
+        run(ssh, "compile.sh", words, "Compiling", deadline, lines)
     except CommandFailed as error:
         raise CompileFailed(
             "The source did not compile.",
@@ -68,25 +69,27 @@ def verdicts(lines: list[str]) -> tuple[str, ...]:
     return tuple(chosen[:SHOWN_LINES])
 
 
-def install(ssh: Ssh, results: Path, names: Mapping[str, str], timeout_s: float) -> dict[str, str]:
+def install(
+    ssh: Ssh, results: Path, names: Mapping[str, str], deadline: Deadline
+) -> dict[str, str]:
     """Install module and tool, and use them once; returns what they say of themselves."""
     ssh.run(f"mkdir -p {RESULTS}", what="Making room")
     for name in names.values():
         ssh.send(results / name, f"{RESULTS}/{name}")
     words = {"MODULE": names["module"], "TOOL": names["tool"]}
     lines: list[str] = []
-    run(ssh, "install.sh", words, "Installing the module and the tool", timeout_s, lines)
+    run(ssh, "install.sh", words, "Installing the module and the tool", deadline, lines)
     return facts_in(lines)
 
 
-def seal(ssh: Ssh, timeout_s: float) -> dict[str, str]:
+def seal(ssh: Ssh, deadline: Deadline) -> dict[str, str]:
     """Remove every trace of the build; returns the installed packages. The root is read-only then.
 
     Raises:
         MachineFailed: the root file system could not be made read-only, so it isn't clean.
     """
     lines: list[str] = []
-    run(ssh, "seal.sh", {}, "Sealing", timeout_s, lines)
+    run(ssh, "seal.sh", {}, "Sealing", deadline, lines)
     if "sealed=yes" not in (line.strip() for line in lines):
         raise MachineFailed("The guest's root file system did not become read-only at the end.")
     packages = {}
@@ -102,11 +105,11 @@ def run(
     name: str,
     words: Mapping[str, str],
     what: str,
-    timeout_s: float,
+    deadline: Deadline,
     lines: list[str],
 ) -> None:
     """Run a script of scripts/guest/ as root, with its variables set; collects its output."""
-    ssh.run(script(name, words), what=what, timeout_s=timeout_s, on_line=lines.append)
+    ssh.run(script(name, words), what=what, timeout_s=deadline.left_s, on_line=lines.append)
 
 
 def script(name: str, words: Mapping[str, str]) -> str:

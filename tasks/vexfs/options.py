@@ -70,8 +70,6 @@ OPTIONS = Options(
         option("cpus", "Cores of the build VM", kind=int, check=within(1, MOST_CPUS)),
         option("ssh_port", "SSH port on 127.0.0.1, 0: a free one", kind=int,
                check=within(0, 65535), matters=False),
-        option("timeout", "Seconds a step in the build VM may take", kind=int,
-               check=within(1, 86400), matters=False),
         option("keep_vm", "Leave a failed build VM running", kind=bool, matters=False),
         option("compression", "Format of the compressed image", choices=("zstd", "gzip")),
     ]

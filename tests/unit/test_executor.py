@@ -163,11 +163,19 @@ def test_two_runs_at_once_do_the_work_once(toy: ToyHouse) -> None:
     diary = toy.root / "diary"
     until(lambda: diary.exists() and "waiting" in diary.read_text(), first)
     second = toy.start("toy.bread", "--wait", str(go))
+    assert second.stderr is not None
+    assert any("waiting for another run" in line for line in second.stderr)
     go.touch()
     for process in (first, second):
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
     assert toy.diary.count("dough 5") == 1
+
+
+def test_a_run_ends_when_its_time_is_up(toy: ToyHouse) -> None:
+    _, err = toy.inv("toy.bread", "--timeout", "1", "--wait", str(toy.root / "never"), status=9)
+    assert "The run did not finish within 1 s (--timeout)." in err
+    assert not list((toy.root / ".vmbake" / "work").iterdir())
 
 
 def test_all_wrong_values_are_reported_together(toy: ToyHouse) -> None:

@@ -23,7 +23,7 @@ namespace.add_collection(commands.namespace, name="toy")
 
 SETTINGS = """
 tasks: {executor_class: tasks.core.executor.Executor}
-vmbake: {state: .vmbake, output: output, no_cleanup: false}
+vmbake: {state: .vmbake, output: output, no_cleanup: false, timeout: 600}
 vexfs: {kind: wheat, salt: 5, heat: 200, wait: "", fail: ""}
 """
 
