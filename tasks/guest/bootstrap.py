@@ -32,6 +32,14 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SUB_IDS = 65536
 FIRST_SUB_ID = 100000
 
+# As root, mmdebstrap mounts in the namespace that it is started in, and on SIGTERM it first lets
+# apt finish. In namespaces of its own, processes and mounts end with it; unshare takes SIGTERM for
+# the child's business, so that SIGKILL has to tell it that vmbake is gone.
+PRIVATE = (
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+)
+
 # mmdebstrap(1): what it says of its own progress starts so.
 STEP_LINE = re.compile(r"^I: (?P<step>[a-z][a-z ]+)\.\.\.")
 # What the archive or the disk did, in the words of apt, dpkg and libc.
@@ -96,6 +104,7 @@ class Call:
 def mmdebstrap_argv(call: Call, target: Path) -> tuple[str, ...]:
     """The command line."""
     argv = [
+        *(PRIVATE if call.mode == "root" else ()),
         "mmdebstrap",
         "--verbose",
         f"--mode={call.mode}",

@@ -52,8 +52,11 @@ def scratch(
         sweep(place, remove)
     place = choose_place(need_bytes, fallback, memory)
     path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getuid()}-", dir=place))
-    with (path / LOCK).open("w") as lock:
+    # Locked before it gets its name: a sweeper never sees the file unlocked while we live.
+    young = path / f"{LOCK}.new"
+    with young.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        young.rename(path / LOCK)
         path.chmod(0o711)
         try:
             yield path

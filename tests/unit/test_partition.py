@@ -202,6 +202,8 @@ class TestCommandLine:
         call = toolchain_call("bookworm", ["gcc", "make", "gcc"], None, Path("/w"), "root")
         argv = mmdebstrap_argv(call, Path("/w/root"))
         assert "--variant=extract" in argv
+        # Only root needs help to have its mounts and processes end with it.
+        assert argv[:6] == ("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount")
         assert '--extract-hook=sh /w/finish "$1" /w/headers' in argv
         assert "--include=gcc,make" in argv
 
