@@ -31,9 +31,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def fmt(session: nox.Session) -> None:
-    """Rewrite the Python files as lint wants them, as far as ruff can."""
+    """Rewrite the Python files as lint wants them, and the tables in the documents."""
     run(session, "ruff", "check", "--fix")
     run(session, "ruff", "format")
+    run(session, "python", "-m", "scripts.tables")
 
 
 @nox.session
@@ -52,6 +53,12 @@ def integration(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Build whole images and boot them; arguments go to pytest."""
     run(session, "pytest", "-m", "e2e", "--timeout=3600", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure vmbake beside the usual tools; `-- --quick` leaves out the builds."""
+    run(session, "python", "-m", "bench", *session.posargs)
 
 
 @nox.session(default=False)

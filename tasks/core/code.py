@@ -8,8 +8,11 @@ is left out: it decides when a stage runs, not what it makes.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -28,6 +31,49 @@ class Symbol(NamedTuple):
 
     module: str
     name: str
+
+
+class CodeMemory:
+    """The digests of stages, remembered as long as no source file of the project changes.
+
+    Args:
+        path: a JSON file; losing it costs half a second.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, dict[str, str]] | None = None
+
+    def digests(self, function: Callable[..., Any]) -> dict[str, str]:
+        """As `code_digests`."""
+        known = self._load()
+        name = f"{function.__module__}:{function.__name__}"
+        if name not in known:
+            known[name] = code_digests(function)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+            aside.write_text(json.dumps({"sources": all_sources(), "stages": known}))
+            aside.replace(self._path)
+        return known[name]
+
+    def _load(self) -> dict[str, dict[str, str]]:
+        if self._known is None:
+            self._known = {}
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                memory = json.loads(self._path.read_text())
+                if memory["sources"] == all_sources():
+                    self._known = dict(memory["stages"])
+        return self._known
+
+
+@functools.cache
+def all_sources() -> str:
+    """One digest of every source file of the project, and of the Python that reads them."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in sorted(ROOT.joinpath(PACKAGE).rglob("*.py")):
+        digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def code_digests(function: Callable[..., Any]) -> dict[str, str]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from inspect import Signature
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +21,7 @@ from invoke.tasks import Call, Task
 from tasks.core import display
 from tasks.core.errors import BadInput, VmbakeError
 from tasks.core.graph import build
+from tasks.core.lens import Lens
 from tasks.core.options import Option, unknown_keys
 from tasks.core.plan import Plan
 from tasks.core.run import Run
@@ -29,18 +29,6 @@ from tasks.core.stage import Site, Stage, calls_before
 from tasks.core.store import Store
 
 SECTIONS = ("vmbake", "vexfs")
-
-
-class Lens(Task[Any]):
-    """A task that looks at the plan of the tasks after it instead of letting them run.
-
-    `inv explain vexfs.image --variant minimal`: the body gets the context and the Plan.
-    """
-
-    def argspec(self, body: Callable[..., Any]) -> Signature:
-        """The signature that the command line sees: without the context and the plan."""
-        spec = super().argspec(body)
-        return spec.replace(parameters=list(spec.parameters.values())[1:])
 
 
 class Executor(InvokeExecutor):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.tasks import task
 
-from tasks.core.executor import Lens
-from tasks.core.plan import Plan, Status
+from tasks.core.lens import Lens
+
+if TYPE_CHECKING:
+    from tasks.core.plan import Plan, Status
 
 SHORT_DIGEST = 12
 

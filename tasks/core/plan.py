@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tasks.core.code import code_digests
+from tasks.core.code import CodeMemory
 from tasks.core.digest import digest_of, files_under
 from tasks.core.errors import MissingTool
 from tasks.core.graph import Graph, Node
@@ -55,6 +55,9 @@ class Plan:
     site: Site
     store: Store
     status: dict[Node, Status] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._code = CodeMemory(self.site.cache / "code.json")
 
     def observe(self) -> Plan:
         """Look at all nodes, from the ground up."""
@@ -109,12 +112,14 @@ class Plan:
         stage, params = node.stage, node.arguments
         inputs = {f"parameter {name}": str(value) for name, value in node.meaningful.items()}
         for path in files_under(stage.reads(**params) if stage.reads else ()):
-            inputs[f"file {self._name_of(path)}"] = self.store.digests.of(path)
+            # What is missing is for the stage's `check` to report.
+            found = self.store.digests.of(path) if path.is_file() or path.is_symlink() else "(none)"
+            inputs[f"file {self._name_of(path)}"] = found
         if stage.depends:
             inputs |= stage.depends(self.site, **params)
         for tool in stage.tools:
             inputs[f"tool {tool}"] = self._version(tool)
-        for name, digest in code_digests(stage.body).items():
+        for name, digest in self._code.digests(stage.body).items():
             inputs[f"code {name}"] = digest
         for parent in node.parents:
             inputs[f"stage {parent.name}"] = self._digest_of(parent)

@@ -190,8 +190,16 @@ class Run:
                     raise full_disk(node.name, self.site, log) from error
                 raise
             except VmbakeError as error:
-                error.log = error.log or log
+                error.log = self._rescued(error.log or log, folder, node.name)
                 raise
+
+    def _rescued(self, log: Path, folder: Path, name: str) -> Path:
+        """Where a log can be read later, which may lie in the work folder that goes now."""
+        if not log.is_relative_to(folder) or not log.is_file():
+            return log
+        kept = self.logs / f"{name}.{log.name}"
+        shutil.copyfile(log, kept)
+        return kept
 
     def _value(self, parent: Node) -> Any:
         return self.live.get(parent) or self.plan.status[parent].result

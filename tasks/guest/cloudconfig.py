@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.core.errors import BadInput
+from tasks.core import errors
 
 COMMON = "common"
 # For the toolchain's guest; it is rendered like a variant and is none.
@@ -101,7 +101,7 @@ def render_file(path: Path, values: Mapping[str, str]) -> str:
     try:
         return environment.from_string(path.read_text(encoding="utf-8")).render(values)
     except jinja2.TemplateError as error:
-        raise BadInput(
+        raise errors.BadInput(
             f"The template {path} can't be rendered: {error}.",
             hint=f"The values it may use: {', '.join(sorted(values))}.",
         ) from error
@@ -127,9 +127,9 @@ def _load(path: Path, values: Mapping[str, str]) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(render_file(path, values)) or {}
     except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not YAML: {error}.") from error
+        raise errors.BadInput(f"{path} is not YAML: {error}.") from error
     if not isinstance(loaded, dict):
-        raise BadInput(f"{path} holds no cloud-config: a map of keys was expected.")
+        raise errors.BadInput(f"{path} holds no cloud-config: a map of keys was expected.")
     return loaded
 
 

@@ -253,7 +253,9 @@ def memo_key(qemu: Path, host: KvmHost) -> dict[str, Any]:
     """Everything that a finding depends on; what it names may be compared, not recomputed."""
     program = qemu.resolve()
     seen = program.stat()
-    trials = f"{BOOT_SECTOR.hex()} {LADDER} {TCG} {TCG_CPU} {KVM_FLOOR_S} {KVM_TIMES_TCG}"
+    # Sets print in another order in each process.
+    ladder = [(rung.cpu, sorted(rung.cures)) for rung in LADDER]
+    trials = f"{BOOT_SECTOR.hex()} {ladder} {TCG} {TCG_CPU} {KVM_FLOOR_S} {KVM_TIMES_TCG}"
     return {
         # A new version of QEMU is a new file: asking it for its version would cost more.
         "qemu": [str(program), seen.st_size, seen.st_mtime_ns],

@@ -21,6 +21,8 @@ INITRD = "initrd.img"
 HEADERS = "headers"
 DEBIAN = {"debian-13": "trixie", "debian-12": "bookworm"}
 FILE = "file:"
+# What Ubuntu calls packages that the variants name as Debian does.
+UBUNTU_NAMES = {"linux-headers-cloud-amd64": "linux-headers-virtual"}
 GIB = 1 << 30
 
 
@@ -42,6 +44,11 @@ def local_file(base: str, root: Path) -> Path | None:
 def packages_before(base: str, variant: str) -> tuple[str, ...]:
     """The packages of a variant that are in the base already, before its first boot."""
     return cloudconfig.packages_of(CLOUD_INIT, variant) if base in DEBIAN else ()
+
+
+def names_of_packages(base: str) -> dict[str, str]:
+    """Debian's name to the base's own, for packages that have another one there."""
+    return UBUNTU_NAMES if base.startswith("ubuntu") else {}
 
 
 def make(step: Step, base: str, variant: str, servers: Servers, size_bytes: int) -> Facts:

@@ -89,6 +89,7 @@ def seed_iso(step: Step, variant: str, version: str, base: str) -> None:
         version=version,
         keys=step.result(ssh_key).directory,
         packages_in_base=bases.packages_before(base, variant),
+        renamed=bases.names_of_packages(base),
     )
     seed.write(step.out, files)
 

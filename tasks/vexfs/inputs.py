@@ -1,22 +1,24 @@
 """What the VexFS stages depend on, and what can be wrong with it before anything runs.
 
-Each function gets the parameters of its stage. This module is loaded for every `inv --list`,
-so what is costly is imported where it is used.
+Each function gets the parameters of its stage. This module is loaded for every `inv --list`, so
+it imports modules, which load when they are used, and no names out of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.core.process import Runner
-from tasks.core.stage import Site
+from tasks.core import process
 from tasks.guest import cloudconfig
 from tasks.qemu import accel as accelerators
 from tasks.vexfs import bases
 from tasks.vexfs import source as trees
 from tasks.vexfs.options import CLOUD_INIT, ROOT, SCRIPTS
+
+if TYPE_CHECKING:
+    from tasks.core.stage import Site
 
 
 def base_files(base: str, **_: Any) -> list[Path]:
@@ -56,7 +58,7 @@ def accelerator(site: Site, accel: str, **_: Any) -> dict[str, str]:
 
 def choose_accel(site: Site, wanted: Any) -> accelerators.Accel:
     """The accelerator, tried once per boot of the host; see tasks.qemu.accel."""
-    return accelerators.choose(wanted, Runner(site.cache / "accel.log"), site.cache)
+    return accelerators.choose(wanted, process.Runner(site.cache / "accel.log"), site.cache)
 
 
 def compile_files(source: str, **_: Any) -> list[Path]:

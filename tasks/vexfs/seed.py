@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tasks.core.process import Runner
 from tasks.guest import cloudconfig, iso
@@ -29,12 +31,14 @@ def render(
     keys: Path,
     packages_in_base: tuple[str, ...] = (),
     more_packages: tuple[str, ...] = (),
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, bytes]:
     """The files of the seed by name.
 
     Args:
         keys: the folder that `make_keys` filled.
         packages_in_base: what cloud-init need not install.
+        renamed: other names for packages on this base.
         more_packages: what it installs beyond the variant's.
 
     Raises:
@@ -50,7 +54,8 @@ def render(
     }
     rendered = cloudconfig.render_variant(CLOUD_INIT, variant, values)
     config = dict(rendered.config)
-    packages = {*rendered.packages, *more_packages}
+    wanted = (*rendered.packages, *more_packages)
+    packages = {renamed.get(name, name) for name in wanted}
     if missing := sorted(packages - set(packages_in_base)):
         config |= {"packages": missing, "package_update": True}
     user_data = cloudconfig.user_data(config)

@@ -54,6 +54,9 @@ class Notes:
         self.said: list[str] = []
         self.steps: list[tuple[int, int | None]] = []
 
+    def tell(self, text: str) -> None:
+        self.said.append(text)
+
     def say(self, text: str) -> None:
         self.said.append(text)
 

@@ -210,6 +210,12 @@ def test_a_failed_program_ends_the_stage_with_its_last_lines(toy: ToyHouse) -> N
     assert "| black" in err
 
 
+def test_a_log_in_the_work_folder_outlives_it(toy: ToyHouse) -> None:
+    _, err = toy.inv("toy.bread", "--fail", "inner log", status=11)
+    log = Path(toy.root, err.rpartition("Full log: ")[2].strip())
+    assert log.read_text() == "last words"
+
+
 def test_a_disk_that_fills_up_has_its_own_error(toy: ToyHouse) -> None:
     _, err = toy.inv("toy.bread", "--fail", "full", status=4)
     assert "The disk filled up during toy.bread" in err

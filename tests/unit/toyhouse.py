@@ -106,6 +106,10 @@ def bread(step, kind, fail):
     step.runner.run(["echo", "crackle"])
     if fail == "error":
         raise CompileFailed("The bread burnt.", hint="Watch it.", tail=("smoke",))
+    if fail == "inner log":
+        inner = step.work / "machine.log"
+        inner.write_text("last words")
+        raise CompileFailed("The oven broke.", log=inner)
     if fail == "command":
         step.runner.run(["sh", "-c", "echo black; exit 3"])
     if fail == "full":

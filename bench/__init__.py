@@ -1,0 +1,1 @@
+"""What vmbake costs, beside what the usual tools cost on the same machine in the same minutes."""

@@ -1,0 +1,98 @@
+"""What `inv` itself costs, and whole builds in a copy of this checkout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from bench.measure import Comparison, Finding, Omission, Way, compare, seconds_of
+from tasks.core.process import Runner
+
+ROOT = Path(__file__).parents[1]
+# An up-to-date run ends at once. One that began to build instead is stopped, not waited for.
+UP_TO_DATE_TIMEOUT_S = 60
+BUILD_TIMEOUT_S = 7200
+SAMPLE_MODULE = Path("samples/vexfs/vexfs.c")
+# A change that survives the compiler, so that every later stage has new input, too.
+CHANGE = '\nMODULE_INFO(bench, "changed");\n'
+CLASSIC_NOTE = (
+    "for orientation only: the classic way (boot, install and compile in the guest, gzip) took "
+    "1,091 s on a two-core machine without KVM; it was not run here"
+)
+
+
+def inv(*words: str) -> list[str]:
+    """The command line of `inv` in the environment that this runs in."""
+    return [sys.executable, "-m", "invoke", *words]
+
+
+def starting(work: Path, runner: Runner, rounds: int) -> list[Comparison]:
+    """`inv --list`, against Python doing nothing and against Invoke with no tasks."""
+    empty = work / "empty"
+    empty.mkdir()
+    (empty / "tasks.py").write_text("")
+    ours = Way(name="inv --list", run=lambda: runner.run(inv("--list"), cwd=ROOT))
+    nothing = Way(
+        name="python -c pass", run=lambda: runner.run([sys.executable, "-c", "pass"], cwd=ROOT)
+    )
+    # Without a task there is nothing to list, which Invoke reports as an error.
+    bare = ["sh", "-c", '"$@" >/dev/null 2>&1 || true', "sh", *inv("--list")]
+    bare_invoke = Way(name="invoke, no tasks", run=lambda: runner.run(bare, cwd=empty))
+    return [
+        compare("list the tasks", ours, nothing, rounds=rounds),
+        compare("list the tasks", ours, bare_invoke, rounds=rounds),
+    ]
+
+
+def up_to_date(words: list[str], runner: Runner, rounds: int) -> Finding:
+    """An image that is there already, against Python doing nothing."""
+    what = "inv vexfs.image, up to date"
+    explained = json.loads(runner.output(inv("explain", "--json", "vexfs.image", *words), cwd=ROOT))
+    if stale := [entry["stage"] for entry in explained if entry["state"] == "stale"]:
+        return Omission(what=what, why=f"stale: {', '.join(stale)}. Bake the image first")
+    command = inv("vexfs.image", *words)
+    return compare(
+        what,
+        Way(
+            name="inv vexfs.image",
+            run=lambda: runner.run(command, cwd=ROOT, timeout_s=UP_TO_DATE_TIMEOUT_S),
+        ),
+        Way(name="python -c pass", run=lambda: runner.run([sys.executable, "-c", "pass"])),
+        rounds=rounds,
+    )
+
+
+def building(work: Path, runner: Runner) -> Comparison:
+    """The minimal image from nothing, against the same after a change of its source. Once each."""
+    checkout = work / "checkout"
+    copy_checkout(checkout, runner)
+    bake = inv("vexfs.image", "--variant", "minimal")
+
+    def build() -> None:
+        runner.run(bake, cwd=checkout, timeout_s=BUILD_TIMEOUT_S)
+
+    cold_s = seconds_of(build)
+    source = checkout / SAMPLE_MODULE
+    source.write_text(source.read_text() + CHANGE)
+    changed_s = seconds_of(build)
+    return Comparison(
+        what="bake the minimal image",
+        ours="source changed",
+        theirs="from an empty store",
+        our_seconds=(changed_s,),
+        their_seconds=(cold_s,),
+        note=CLASSIC_NOTE,
+    )
+
+
+def copy_checkout(target: Path, runner: Runner) -> None:
+    """Copy the project's own files, committed or not; neither store, output nor .venv."""
+    listed = runner.output(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT
+    )
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
