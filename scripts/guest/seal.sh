@@ -1,5 +1,6 @@
 # Removes what identifies this build and this machine, then makes the root file system clean and
-# read-only, so that nothing can be written after this. The last thing that runs in a build VM.
+# read-only, so that nothing can be written after this. The last thing that runs in a build VM, after
+# install.sh in the same shell.
 # The list follows virt-sysprep's operations as far as they apply to a fresh cloud image.
 # shellcheck shell=sh
 set -eu
@@ -16,7 +17,8 @@ rm -f /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys
 rm -f /root/.*_history /home/*/.*_history /root/.lesshst /root/.wget-hsts
 
 # Who this machine is.
-cloud-init clean --logs --machine-id --seed
+# shellcheck disable=SC2154 # install.sh started it
+wait "$clean"
 rm -f /etc/ssh/ssh_host_*
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
 rm -rf /var/lib/cloud /var/lib/dhcp/* /var/lib/NetworkManager/* /var/lib/systemd/network/*

@@ -228,16 +228,14 @@ def restored(step: Step, parts: Parts, checkpoint: Result) -> Iterator[Guest]:
 def seal(step: Step, guest: Guest, compiled: Result) -> Facts:
     """Install what was compiled, seal the guest, and end it; its disk is left in `step.work`."""
     names = {role: str(compiled.facts[role]["file"]) for role in ("module", "tool")}
-    step.say("installing the module and vexctl")
-    said = guest_steps.install(guest.ssh, compiled.directory, names, step.deadline)
-    step.say("sealing")
-    packages = guest_steps.seal(guest.ssh, step.deadline)
+    step.say("installing the module and vexctl, and sealing")
+    done = guest_steps.install_and_seal(guest.ssh, compiled.directory, names, step.deadline)
     guest.vm.quit()
     return {
-        "kernel": said["kernel"],
-        "vermagic": said["vermagic"],
-        "tool_version": said["tool_version"],
-        "packages": packages,
+        "kernel": done.facts["kernel"],
+        "vermagic": done.facts["vermagic"],
+        "tool_version": done.facts["tool_version"],
+        "packages": done.packages,
     }
 
 

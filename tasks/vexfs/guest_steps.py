@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.deadline import Deadline
@@ -44,7 +45,12 @@ def compile_source(
     }
     lines: list[str] = []
     try:
-        run(ssh, "compile.sh", words, "Compiling", deadline, lines)
+        ssh.run(
+            script("compile.sh", words),
+            what="Compiling",
+            timeout_s=deadline.left_s,
+            on_line=lines.append,
+        )
     except CommandFailed as error:
         raise CompileFailed(
             "The source did not compile.",
@@ -69,27 +75,33 @@ def verdicts(lines: list[str]) -> tuple[str, ...]:
     return tuple(chosen[:SHOWN_LINES])
 
 
-def install(
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What the guest says of itself at the end: its facts, and package name to version."""
+
+    facts: dict[str, str]
+    packages: dict[str, str]
+
+
+def install_and_seal(
     ssh: Ssh, results: Path, names: Mapping[str, str], deadline: Deadline
-) -> dict[str, str]:
-    """Install module and tool, and use them once; returns what they say of themselves."""
+) -> Sealed:
+    """Install module and tool, use them once, then remove every trace of the build.
+
+    The root file system is read-only afterwards.
+
+    Raises:
+        CommandFailed: they do not work in the guest.
+        MachineFailed: the root file system could not be made read-only, so it isn't clean.
+    """
     ssh.run(f"mkdir -p {RESULTS}", what="Making room")
     for name in names.values():
         ssh.send(results / name, f"{RESULTS}/{name}")
     words = {"MODULE": names["module"], "TOOL": names["tool"]}
     lines: list[str] = []
-    run(ssh, "install.sh", words, "Installing the module and the tool", deadline, lines)
-    return facts_in(lines)
-
-
-def seal(ssh: Ssh, deadline: Deadline) -> dict[str, str]:
-    """Remove every trace of the build; returns the installed packages. The root is read-only then.
-
-    Raises:
-        MachineFailed: the root file system could not be made read-only, so it isn't clean.
-    """
-    lines: list[str] = []
-    run(ssh, "seal.sh", {}, "Sealing", deadline, lines)
+    both = script("install.sh", words) + script("seal.sh", {})
+    what = "Installing and sealing"
+    ssh.run(both, what=what, timeout_s=deadline.left_s, on_line=lines.append)
     if "sealed=yes" not in (line.strip() for line in lines):
         raise MachineFailed("The guest's root file system did not become read-only at the end.")
     packages = {}
@@ -97,19 +109,7 @@ def seal(ssh: Ssh, deadline: Deadline) -> dict[str, str]:
         if line.startswith("package="):
             name, version = line.removeprefix("package=").split()
             packages[name] = version
-    return packages
-
-
-def run(
-    ssh: Ssh,
-    name: str,
-    words: Mapping[str, str],
-    what: str,
-    deadline: Deadline,
-    lines: list[str],
-) -> None:
-    """Run a script of scripts/guest/ as root, with its variables set; collects its output."""
-    ssh.run(script(name, words), what=what, timeout_s=deadline.left_s, on_line=lines.append)
+    return Sealed(facts=facts_in(lines), packages=packages)
 
 
 def script(name: str, words: Mapping[str, str]) -> str:
