@@ -5,10 +5,11 @@
 # shellcheck shell=sh
 set -eu
 
-# What would write again.
-systemctl stop rsyslog.service syslog.socket unattended-upgrades.service \
-    systemd-timesyncd.service cron.service 2> /dev/null || true
-systemctl stop apt-daily.timer apt-daily-upgrade.timer 2> /dev/null || true
+# What would write again, or has files open: removed under it, they would stay on the disk as orphans.
+cd /
+systemctl stop rsyslog.service syslog.socket unattended-upgrades.service cron.service \
+    systemd-timesyncd.service systemd-resolved.service systemd-logind.service \
+    apt-daily.timer apt-daily-upgrade.timer 2> /dev/null || true
 
 # The build's way in, and what it brought.
 userdel --force --remove vmbake 2> /dev/null || true
