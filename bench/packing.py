@@ -42,7 +42,7 @@ def seeding(work: Path, runner: Runner, rounds: int) -> Finding:
     keys = work / "keys"
     keys.mkdir()
     seed.make_keys(keys, runner)
-    files = seed.render(variant="minimal", version="1.0.0", keys=keys, packages_in_base=())
+    files = seed.render(variant="minimal", version="1.0.0", keys=keys, bootstrapped=True)
     paths = [work / name for name in sorted(files)]
     for path in paths:
         path.write_bytes(files[path.name])

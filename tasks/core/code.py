@@ -17,7 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "tasks"
@@ -115,12 +115,19 @@ def uses(symbol: Symbol) -> tuple[Symbol, ...]:
                 if target and target.name == EVERYTHING:
                     found.add(Symbol(target.module, part.attr))
                     modules_seen.add(part.value)
-            elif isinstance(part, ast.Name) and part not in modules_seen:
+            elif is_read(part) and part not in modules_seen:
                 if part.id in defined:
                     found.add(Symbol(symbol.module, part.id))
-                elif (target := imports.get(part.id)) and target.name != EVERYTHING:
+                elif target := imports.get(part.id):
                     found.add(target)
+    if symbol.name in imports and symbol.name not in defined:
+        found.add(imports[symbol.name])  # handed on from another module
     return tuple(sorted(found - {symbol}))
+
+
+def is_read(node: ast.AST) -> TypeGuard[ast.Name]:
+    """Whether a node is a name that stands for its value; a field or a local is another thing."""
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 def nodes_of(symbol: Symbol) -> tuple[ast.stmt, ...]:

@@ -16,7 +16,7 @@ WORTH_REMEMBERING_BYTES = 4 << 20
 def sha256_of(path: Path) -> str:
     """SHA256 of a file's content in hexadecimal; of a link's target text if it is a link."""
     if path.is_symlink():
-        return hashlib.sha256(str(path.readlink()).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode(path.readlink())).hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -45,7 +45,7 @@ class Digests:
         Raises:
             OSError: the file can't be read.
         """
-        if path.is_symlink() or path.stat().st_size < WORTH_REMEMBERING_BYTES:
+        if not worth_remembering(path):
             return sha256_of(path)
         known, sign = self._load(), signature(path)
         entry = known.get(str(path))
@@ -58,6 +58,8 @@ class Digests:
 
     def remember(self, path: Path, digest: str) -> None:
         """Take `digest` as that of the file as it is now; the caller has just computed it."""
+        if not worth_remembering(path):
+            return
         known = self._load()
         known[str(path)] = [*signature(path), digest]
         self._memory.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,11 @@ class Digests:
         return self._known
 
 
+def worth_remembering(path: Path) -> bool:
+    """Whether reading a file again costs more than looking it up."""
+    return not path.is_symlink() and path.stat().st_size >= WORTH_REMEMBERING_BYTES
+
+
 def signature(path: Path) -> list[object]:
     """What changes when a file is written to or replaced."""
     stat = path.stat()
@@ -85,8 +92,9 @@ def files_under(paths: Iterable[Path]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         if path.is_dir() and not path.is_symlink():
-            for folder, _, names in os.walk(path):
+            for folder, folders, names in os.walk(path):
                 found.update(Path(folder, name) for name in names)
+                found.update(link for name in folders if (link := Path(folder, name)).is_symlink())
         else:
             found.add(path)
     return sorted(found)

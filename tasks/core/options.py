@@ -98,7 +98,7 @@ def judge(option: Option, raw: Any, origin: str) -> Chosen:
     """Convert `raw` to the option's type and check it; `origin` names where it came from."""
     value = convert(option, raw)
     if value is None:
-        expected = {int: "a whole number", bool: "yes or no"}.get(option.kind, "a text")
+        expected = {int: "a whole number", bool: "yes or no"}.get(option.kind, "a text in quotes")
         return Chosen(value="", problem=f"{origin} is {raw!r}; {expected} was expected.")
     if option.choices and value not in option.choices:
         near = difflib.get_close_matches(str(value), option.choices, n=1)
@@ -115,6 +115,8 @@ def convert(option: Option, raw: Any) -> Value | None:
     """`raw` as the option's type; None if it can't be one."""
     if raw is None:
         raw = ""
+    if option.kind is not bool and isinstance(raw, float | bool):
+        return None  # YAML makes 1.1 of 1.10 and False of no
     if option.kind is bool and isinstance(raw, str):
         word = raw.strip().lower()
         return None if word not in TRUE_WORDS + FALSE_WORDS else word in TRUE_WORDS
@@ -132,13 +134,14 @@ def listed(words: Iterable[str]) -> str:
 
 def unknown_keys(options: Iterable[Option], config: Config, sections: Iterable[str]) -> list[str]:
     """What is wrong with the keys of our sections of invoke.yaml; Invoke itself takes any."""
-    known = {option.key for option in options}
+    known = {option.key: option.key.rpartition(".")[2] for option in options}
     problems = []
     for section in sections:
         for name in config[section]:
             key = f"{section}.{name}"
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                guess = f" Did you mean {near[0]}?" if near else ""
+                near = difflib.get_close_matches(name, known.values(), n=1)
+                meant = next((other for other in known if known[other] in near), "")
+                guess = f" Did you mean {meant}?" if meant else ""
                 problems.append(f"invoke.yaml sets {key}, which vmbake does not know.{guess}")
     return problems

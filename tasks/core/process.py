@@ -42,9 +42,12 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def tail_of(log: Path, lines: int = TAIL_LINES) -> tuple[str, ...]:
     """The last lines of a log file, without terminal control characters; () if it has none."""
-    with contextlib.suppress(OSError), log.open(encoding="utf-8", errors="replace") as stream:
-        kept = deque((printable(line) for line in stream), maxlen=lines)
-        return tuple(line for line in kept if line)
+    # A carriage return begins no new line: of a progress bar only its last state is to be seen.
+    with (
+        contextlib.suppress(OSError),
+        log.open(encoding="utf-8", errors="replace", newline="\n") as stream,
+    ):
+        return tuple(deque(filter(None, map(printable, stream)), maxlen=lines))
     return ()
 
 
@@ -88,12 +91,11 @@ class Process:
         """End it and all it started: ask, wait `grace_s` seconds, kill. Harmless if it is gone."""
         if self.popen.poll() is None:
             signal_group(self.pid, signal.SIGTERM)
-            if self.wait(grace_s) is None:
-                signal_group(self.pid, signal.SIGKILL)
-                self.popen.wait()
-        else:
-            # The leader is gone; what it left in its group goes now.
-            signal_group(self.pid, signal.SIGKILL)
+            self.wait(grace_s)
+        # The leader, if it did not listen; else what it left in its group, which may hold its
+        # output open.
+        signal_group(self.pid, signal.SIGKILL)
+        self.popen.wait()
 
 
 def signal_group(pgid: int, number: signal.Signals) -> None:

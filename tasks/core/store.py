@@ -100,7 +100,7 @@ class Store:
             **{publication.path: publication.sha256 for publication in result.published},
         }
         for path, sha256 in promised.items():
-            if not path.is_file():
+            if not (path.is_file() or path.is_symlink()):
                 return f"{path.name} is missing"
             if self.digests.of(path) != sha256:
                 return f"{path.name} was changed"
@@ -119,10 +119,11 @@ class Store:
         record["outputs"] = {}
         for path in files_under([out]):
             name = str(path.relative_to(out))
-            path.chmod(path.stat().st_mode & 0o555)
             sha256 = known_digests.get(name) or self.digests.of(path)
-            record["outputs"][name] = {"sha256": sha256, "size_bytes": path.stat().st_size}
-            flush(path)
+            record["outputs"][name] = {"sha256": sha256, "size_bytes": path.lstat().st_size}
+            if not path.is_symlink():  # where it leads is not ours to change
+                path.chmod(path.stat().st_mode & 0o555)
+                flush(path)
         (out / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
         flush(out / RECORD)
         directory = self.results / record["stage"] / record["key"]
@@ -183,9 +184,10 @@ class Store:
 
         self.work.mkdir(parents=True, exist_ok=True)
         folder = self.work / f"{name}.{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
+        # Locked before it is there: another run's `sweep` may look at any moment.
         with FileLock(folder.with_suffix(f"{folder.suffix}.lock")) as lock:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
             try:
                 yield folder
             finally:

@@ -47,10 +47,10 @@ def _package_lines(path: Path) -> list[str]:
         return []
     block = [lines[starts[0]]]
     for line in lines[starts[0] + 1 :]:
-        if line and not line.startswith((" ", "#")):
+        if line and not line.startswith((" ", "#", "- ")):
             break
         block.append(line)
-    return list(yaml.safe_load("\n".join(block))["packages"])
+    return list(yaml.safe_load("\n".join(block))["packages"] or [])
 
 
 def render_variant(folder: Path, variant: str, values: Mapping[str, str]) -> Variant:

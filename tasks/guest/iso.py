@@ -10,6 +10,8 @@ from pathlib import Path
 from time import struct_time
 from typing import Any
 
+from tasks.core.errors import BadInput
+
 # 2020-01-01; any fixed moment will do.
 FIXED_TIME_S = 1577836800.0
 
@@ -37,6 +39,7 @@ def write_tree(target: Path, root: Path, files: list[Path], label: str) -> None:
     """Write files below `root` with their relative paths, modes and link targets (Rock Ridge).
 
     Raises:
+        BadInput: a name or a link's target is not UTF-8.
         ValueError: a file is not below `root`.
     """
     iso = new_iso(label)
@@ -46,10 +49,12 @@ def write_tree(target: Path, root: Path, files: list[Path], label: str) -> None:
         parent = _add_folders(iso, relative.parent, folders)
         name = f"{parent}/F{number:07}.;1"
         if path.is_symlink():
-            iso.add_symlink(name, rr_symlink_name=path.name, rr_path=str(path.readlink()))
+            leads_to = as_text(path, str(path.readlink()))
+            iso.add_symlink(name, rr_symlink_name=as_text(path, path.name), rr_path=leads_to)
         else:
             mode = 0o100755 if path.stat().st_mode & 0o100 else 0o100644
-            iso.add_file(str(path), iso_path=name, rr_name=path.name, file_mode=mode)
+            rr_name = as_text(path, path.name)
+            iso.add_file(str(path), iso_path=name, rr_name=rr_name, file_mode=mode)
     _write(iso, target)
 
 
@@ -58,8 +63,25 @@ def _add_folders(iso: Any, folder: Path, known: dict[Path, str]) -> str:
     if folder not in known:
         parent = _add_folders(iso, folder.parent, known)
         known[folder] = f"{parent}/D{len(known):07}"
-        iso.add_directory(known[folder], rr_name=folder.name, file_mode=0o040755)
+        rr_name = as_text(folder, folder.name)
+        iso.add_directory(known[folder], rr_name=rr_name, file_mode=0o040755)
     return known[folder]
+
+
+def as_text(path: Path, name: str) -> str:
+    """`name`, if it is text.
+
+    Raises:
+        BadInput: it is not UTF-8, in which pycdlib writes it.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"The file {str(path)!r} can't go onto an ISO: {name!r} is not UTF-8.",
+            hint="Rename or remove it.",
+        ) from error
+    return name
 
 
 def new_iso(label: str) -> Any:
@@ -73,6 +95,7 @@ def new_iso(label: str) -> Any:
 def _write(iso: Any, target: Path) -> None:
     descriptor = os.open(target, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
+        os.fchmod(descriptor, 0o600)  # if there was one before
         iso.write_fp(stream)
     iso.close()
 

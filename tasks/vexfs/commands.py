@@ -88,7 +88,7 @@ def seed_iso(step: Step, variant: str, version: str, base: str) -> None:
         variant=variant,
         version=version,
         keys=step.result(ssh_key).directory,
-        packages_in_base=bases.packages_before(base, variant),
+        bootstrapped=base in bases.DEBIAN,
         renamed=bases.names_of_packages(base),
     )
     seed.write(step.out, files)
@@ -179,7 +179,7 @@ def checksum(step: Step, variant: str, version: str, compression: str) -> None:
     default=True,
 )
 def image(step: Step, variant: str, version: str, base: str, compression: str) -> None:
-    """Bake a VexFS image: qcow2, compressed, checksummed, with a manifest."""
+    """Bake a VexFS image: compressed, checksummed, with manifest."""
     names = artifact.names(variant, version, compression)
     made = {name.removeprefix("vexfs."): result for name, result in step.stands_on.items()}
     text = manifest.compose(

@@ -16,8 +16,8 @@ from tasks.vexfs.source import Recipe
 RESULTS = "/run/vmbake/results"
 # What a compiler, make, kbuild or cargo begins its verdict with.
 VERDICTS = (
-    " error: ",
     "error: ",
+    "ERROR: ",
     "error[",
     "*** ",
     "fatal error",
@@ -71,7 +71,8 @@ def verdicts(lines: list[str]) -> tuple[str, ...]:
     for number, text in enumerate(texts):
         if any(verdict in text for verdict in VERDICTS):
             marked.update(range(number, min(number + 3, len(texts))))
-    chosen = [texts[number] for number in sorted(marked)] or texts
+    # Of errors the first matter, of other output the last.
+    chosen = [texts[number] for number in sorted(marked)] or texts[-SHOWN_LINES:]
     return tuple(chosen[:SHOWN_LINES])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core import process
-from tasks.guest import cloudconfig
+from tasks.guest import cloudconfig, ubuntu
 from tasks.qemu import accel as accelerators
 from tasks.vexfs import bases
 from tasks.vexfs import source as trees
@@ -27,9 +27,19 @@ def base_files(base: str, **_: Any) -> list[Path]:
     return [path] if path else []
 
 
-def base_packages(site: Site, base: str, variant: str, **_: Any) -> dict[str, str]:
-    """The packages in the base: all of a variant that the base depends on."""
-    return {"packages": " ".join(bases.packages_before(base, variant))}
+def base_packages(
+    site: Site, base: str, variant: str, image_release: str, image_mirror: str, **_: Any
+) -> dict[str, str]:
+    """The packages in the base, all of a variant that it depends on; and its dated release.
+
+    Raises:
+        BadInput: the release or the mirror is not usable.
+    """
+    found = {"packages": " ".join(bases.packages_before(base, variant))}
+    if base not in bases.DEBIAN and bases.local_file(base, site.root) is None:
+        release = ubuntu.require_release(base, day=image_release, mirror=image_mirror)
+        found["release"] = f"{release.name} {release.sha256 or ''}".rstrip()
+    return found
 
 
 def base_problems(site: Site, base: str, **_: Any) -> Iterator[str]:

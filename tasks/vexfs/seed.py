@@ -29,7 +29,7 @@ def render(
     variant: str,
     version: str,
     keys: Path,
-    packages_in_base: tuple[str, ...] = (),
+    bootstrapped: bool = False,
     more_packages: tuple[str, ...] = (),
     renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, bytes]:
@@ -37,9 +37,9 @@ def render(
 
     Args:
         keys: the folder that `make_keys` filled.
-        packages_in_base: what cloud-init need not install.
+        bootstrapped: the base has the variant's packages already, and its root fills the disk.
+        more_packages: what cloud-init installs beyond the variant's packages.
         renamed: other names for packages on this base.
-        more_packages: what it installs beyond the variant's.
 
     Raises:
         BadInput: a template is not usable.
@@ -50,14 +50,14 @@ def render(
         "hostname": HOSTNAME,
         "public_key": (keys / f"{USER_KEY}.pub").read_text().strip(),
         "host_key": (keys / HOST_KEY).read_text().strip(),
+        "full_disk": "yes" if bootstrapped else "",
         "host_key_public": (keys / f"{HOST_KEY}.pub").read_text().strip(),
     }
     rendered = cloudconfig.render_variant(CLOUD_INIT, variant, values)
     config = dict(rendered.config)
-    wanted = (*rendered.packages, *more_packages)
-    packages = {renamed.get(name, name) for name in wanted}
-    if missing := sorted(packages - set(packages_in_base)):
-        config |= {"packages": missing, "package_update": True}
+    wanted = (*(() if bootstrapped else rendered.packages), *more_packages)
+    if packages := sorted({renamed.get(name, name) for name in wanted}):
+        config |= {"packages": packages, "package_update": True}
     user_data = cloudconfig.user_data(config)
     # A first boot is one of a new instance (cloud-init's rule), and other user-data make one.
     values["instance_id"] = f"vexfs-{variant}-{hashlib.sha256(user_data.encode()).hexdigest()[:16]}"

@@ -12,7 +12,9 @@ from typing import Any
 LAYOUTS = Path(__file__).with_name("layouts.toml")
 SAMPLE = Path(__file__).parents[2] / "samples" / "vexfs"
 # What builds and version control leave in a tree, and no build needs.
-LEFT_OUT_FOLDERS = {".git", ".hg", ".svn", "target", "__pycache__", ".tmp_versions"}
+LEFT_OUT_FOLDERS = {".git", ".hg", ".svn", "__pycache__", ".tmp_versions"}
+# Cargo's results lie beside its manifest; elsewhere a folder of that name may be a Rust module.
+CARGO_MANIFEST, CARGO_RESULTS = "Cargo.toml", "target"
 LEFT_OUT_ENDINGS = (".ko", ".o", ".mod", ".mod.c", ".cmd", ".order", ".symvers", ".d")
 PARTS = ("module_command", "module_file", "tool_command", "tool_file")
 
@@ -37,8 +39,11 @@ def files_of(tree: Path) -> list[Path]:
     """The files of a source tree, sorted, without version control and build results."""
     found = []
     for folder, names, files in os.walk(tree):
-        names[:] = [name for name in names if name not in LEFT_OUT_FOLDERS]
-        found += [Path(folder, name) for name in files if not name.endswith(LEFT_OUT_ENDINGS)]
+        left_out = LEFT_OUT_FOLDERS | ({CARGO_RESULTS} if CARGO_MANIFEST in files else set())
+        names[:] = [name for name in names if name not in left_out]
+        kept = [Path(folder, name) for name in files if not name.endswith(LEFT_OUT_ENDINGS)]
+        # A socket or a pipe that a program left there has no content.
+        found += [path for path in kept if path.is_symlink() or path.is_file()]
         found += [Path(folder, name) for name in names if Path(folder, name).is_symlink()]
     return sorted(found)
 

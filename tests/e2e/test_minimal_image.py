@@ -247,7 +247,8 @@ def test_two_copies_are_two_machines(machines: dict[str, Booted]) -> None:
 def test_nothing_of_the_build_is_found_inside(machines: dict[str, Booted]) -> None:
     ssh = machines["bios"].ssh
     traces = ssh.output(
-        "grep -rIl 'vmbake' /etc /home /root /var /usr/local /boot 2>/dev/null || true",
+        "grep -rIlE 'vmbake (user|host) key|vmbake:|/run/vmbake' "
+        "/etc /home /root /var /usr/local /boot 2>/dev/null || true",
         what="Looking for traces",
     )
     assert traces == ""

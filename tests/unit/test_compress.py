@@ -1,0 +1,154 @@
+"""Compression: what comes out goes in again, digests are right, bytes depend on content only."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import multiprocessing
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Literal, get_args
+
+import pytest
+import zstandard
+
+from tasks.artifacts import compress as compressing
+from tasks.artifacts.compress import CHUNK_BYTES, ENDINGS, Method, compress
+from tasks.core.events import Silent
+from tasks.vexfs.options import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+BOTH = pytest.mark.parametrize("method", get_args(Method))
+MIB = 1 << 20
+
+
+class Heard(Silent):
+    """A reporter that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.progresses: list[tuple[int, int | None]] = []
+
+    def progress(self, done: int, total: int | None) -> None:
+        self.progresses.append((done, total))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bit of everything: noise, emptiness, text, and the same noise again."""
+    noise = random.Random(1).randbytes(MIB)
+    text = b"".join(b"line %d of a log\n" % number for number in range(60_000))
+    path = tmp_path_factory.mktemp("source") / "disk"
+    path.write_bytes(noise + bytes(5 * MIB) + text + noise + b"odd end")
+    return path
+
+
+def unpack(path: Path, method: Literal["zstd", "gzip"]) -> bytes:
+    if method == "gzip":
+        return gzip.decompress(path.read_bytes())
+    # 128 MiB is what `zstd -d` takes by itself.
+    unpacker = zstandard.ZstdDecompressor(max_window_size=128 * MIB)
+    with path.open("rb") as stream, unpacker.stream_reader(stream) as reader:
+        return reader.read()
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@BOTH
+def test_round_trip_with_both_digests(source: Path, tmp_path: Path, method: Method) -> None:
+    target, heard = tmp_path / "out", Heard()
+    made = compress(source, target, method=method, reporter=heard)
+    assert unpack(target, method) == source.read_bytes()
+    assert (made.source_sha256, made.source_bytes) == (sha256(source), source.stat().st_size)
+    assert (made.target_sha256, made.target_bytes) == (sha256(target), target.stat().st_size)
+    assert made.target_bytes < made.source_bytes / 2
+    total = made.source_bytes
+    assert heard.progresses == [
+        (done, total) for done in (*range(CHUNK_BYTES, total, CHUNK_BYTES), total)
+    ]
+
+
+def test_zstd_finds_what_gzip_cannot(source: Path, tmp_path: Path) -> None:
+    sizes = [
+        compress(source, tmp_path / method, method=method, reporter=Silent()).target_bytes
+        for method in ("zstd", "gzip")
+    ]
+    assert sizes[0] < sizes[1] - MIB / 2, "the second copy of the noise costs nothing"
+
+
+@BOTH
+def test_same_content_same_bytes(
+    source: Path, tmp_path: Path, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the names, the time of day, the number of cores and the size of the reads."""
+    first = compress(source, tmp_path / "first", method=method, reporter=Silent())
+    other = tmp_path / "other name"
+    shutil.copyfile(source, other)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    monkeypatch.setattr(multiprocessing, "cpu_count", lambda: 7)
+    monkeypatch.setattr(compressing, "CHUNK_BYTES", 123_457)
+    again = compress(other, tmp_path / "second", method=method, reporter=Silent())
+    assert again == first
+
+
+@BOTH
+def test_an_empty_file(tmp_path: Path, method: Method) -> None:
+    (tmp_path / "empty").touch()
+    made = compress(tmp_path / "empty", tmp_path / "out", method=method, reporter=Silent())
+    assert unpack(tmp_path / "out", method) == b""
+    assert made.source_sha256 == hashlib.sha256().hexdigest()
+
+
+def test_zstd_carries_size_and_checksum(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    compress(source, target, method="zstd", reporter=Silent())
+    found = zstandard.get_frame_parameters(target.read_bytes()[:32])
+    assert found.content_size == source.stat().st_size
+    assert found.has_checksum
+    damaged = bytearray(target.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    target.write_bytes(damaged)
+    with pytest.raises(zstandard.ZstdError):
+        unpack(target, "zstd")
+
+
+@BOTH
+def test_a_full_disk_is_an_error(source: Path, method: Method) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        compress(source, Path("/dev/full"), method=method, reporter=Silent())
+
+
+@pytest.mark.parametrize(("method", "size_mib", "most_mib"), [("zstd", 192, 230), ("gzip", 48, 50)])
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, method: Method, size_mib: int, most_mib: int
+) -> None:
+    """A sparse file; the figures are those of the docstring of `compress`, and some room."""
+    source = tmp_path / "sparse"
+    with source.open("wb") as stream:
+        stream.truncate(size_mib * MIB)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tasks.artifacts.compress import compress; from tasks.core.events import Silent\n"
+        "source, target, method = sys.argv[1:]\n"
+        "compress(Path(source), Path(target), method=method, reporter=Silent())\n"
+        # getrusage's figure would be that of the process that started this one, if it is higher.
+        "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, source, tmp_path / "out", method],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    per_core = 5 if method == "zstd" else 0
+    assert int(done.stdout) / 1024 < most_mib + per_core * max(multiprocessing.cpu_count() - 2, 0)
+
+
+def test_every_choice_has_its_ending() -> None:
+    assert set(ENDINGS) == set(OPTIONS["compression"].choices) == set(get_args(Method))
