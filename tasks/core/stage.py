@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.core.digest import Digests
     from tasks.core.events import Reporter
     from tasks.core.process import Runner
-    from tasks.core.store import Result
+    from tasks.core.store import Publication, Result
 
 Facts = Mapping[str, Any]
 Params = Mapping[str, Value]
@@ -44,14 +44,6 @@ class Site:
     def cache(self) -> Path:
         """What may be lost at any time."""
         return self.state / "cache"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Publication:
-    """A file that a stage puts where the user looks for it."""
-
-    path: Path
-    sha256: str
 
 
 @dataclass(kw_only=True)

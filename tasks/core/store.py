@@ -18,10 +18,17 @@ from typing import Any
 
 from tasks.core.digest import Digests, digest_of, files_under
 from tasks.core.errors import Busy
-from tasks.core.stage import Publication
 
 RECORD = "record.json"
 KEPT_LOGS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """A file that a stage puts where the user looks for it."""
+
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tasks.artifacts import publish
 from tasks.artifacts.compress import ENDINGS, Method, compress
-from tasks.core.stage import Facts, Publication, Step
-from tasks.core.store import Result
+from tasks.core.stage import Facts, Step
+from tasks.core.store import Publication, Result
 from tasks.qemu import disk
 from tasks.vexfs import manifest
 from tasks.vexfs.manifest import Names
