@@ -25,6 +25,7 @@ VALUES = {
     "public_key": "ssh-ed25519 AAAA user",
     "host_key": "first line\nsecond line\n",
     "host_key_public": "ssh-ed25519 AAAA host",
+    "full_disk": "yes",
 }
 VARIANTS = ("minimal", "development", "production")
 TEMPLATES = sorted(
