@@ -185,11 +185,9 @@ class Run:
                 if error.errno == errno.ENOSPC:
                     raise full_disk(node.name, self.site, log) from error
                 raise
-            except CommandFailed as error:
-                if any(FULL_DISK in line for line in error.tail):
-                    raise full_disk(node.name, self.site, log) from error
-                raise
             except VmbakeError as error:
+                if isinstance(error, CommandFailed) and FULL_DISK in "\n".join(error.tail):
+                    raise full_disk(node.name, self.site, log) from error
                 error.log = self._rescued(error.log or log, folder, node.name)
                 raise
 
