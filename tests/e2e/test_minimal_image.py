@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from tasks.core.errors import CommandFailed
 from tasks.core.process import Runner
 from tasks.guest import iso
 from tasks.guest.ssh import Ssh
@@ -110,14 +111,23 @@ def boot(stack: ExitStack, baked: Baked, firmware: Firmware, folder: Path) -> Ma
     return stack.enter_context(Machine(spec, folder / "vm", runner))
 
 
+def scan_host_key(vm: Machine, runner: Runner) -> str:
+    """The key that the guest made at its first boot; sshd may start after the login prompt."""
+    scan = ("ssh-keyscan", "-T", "60", "-t", "ed25519", "-p", str(vm.ssh_port), "127.0.0.1")
+    deadline = time.monotonic() + BOOT_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with suppress(CommandFailed):
+            if scanned := runner.output(scan).strip():
+                return scanned.split(" ", 1)[1]
+        vm.pause(1)
+    raise AssertionError("the guest never showed a host key")
+
+
 def log_in(stack: ExitStack, vm: Machine, folder: Path) -> Booted:
     """As the image's own user, after the first boot made new host keys."""
     runner = Runner(folder / "log")
     vm.wait_console(r"login:", timeout_s=BOOT_TIMEOUT_S, what="show its login prompt")
-    scanned = runner.output(
-        ["ssh-keyscan", "-T", "120", "-t", "ed25519", "-p", str(vm.ssh_port), "127.0.0.1"]
-    )
-    host_key = scanned.split(" ", 1)[1].strip()
+    host_key = scan_host_key(vm, runner)
     ssh = stack.enter_context(
         Ssh(vm, user="vexfs", key=folder / "key", host_key=host_key, runner=runner)
     )
