@@ -17,7 +17,7 @@ from tasks.core.events import Reporter
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-Outcome = Literal["fresh", "done", "failed", "interrupted", "closed"]
+Outcome = Literal["fresh", "done", "failed", "interrupted"]
 REFRESH_S = 0.5
 # A line per tenth of a long transfer is enough for a log.
 PLAIN_STEPS = 10
@@ -113,7 +113,7 @@ class Terminal:
             self._running.close()
             self._running = None
         if row.outcome != "fresh":
-            mark = "✔" if row.outcome in ("done", "closed") else "✘"
+            mark = "✔" if row.outcome == "done" else "✘"
             self.say(f"{mark} {row.name}  {in_seconds(row.seconds)}")
 
     def say(self, text: str) -> None:

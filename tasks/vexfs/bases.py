@@ -23,7 +23,6 @@ DEBIAN = {"debian-13": "trixie", "debian-12": "bookworm"}
 FILE = "file:"
 # What Ubuntu calls packages that the variants name as Debian does.
 UBUNTU_NAMES = {"linux-headers-cloud-amd64": "linux-headers-virtual"}
-GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
