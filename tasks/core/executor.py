@@ -28,8 +28,6 @@ from tasks.core.run import Run
 from tasks.core.stage import Site, Stage, calls_before
 from tasks.core.store import Store
 
-SECTIONS = ("vmbake", "vexfs")
-
 
 class Executor(InvokeExecutor):
     """Invoke's executor with parameters that flow up the chain and stages that are kept."""
@@ -66,10 +64,10 @@ class Executor(InvokeExecutor):
         return results
 
     def _run(self, calls: list[Call], shown: display.Display) -> None:
-        """Bring the stages up to date and print what they left, one path a line."""
+        """Bring the stages up to date and print what they left."""
         if calls:
-            for path in Run(self._plan(calls), shown).perform():
-                print(display.shown(path))
+            for line in Run(self._plan(calls), shown).perform():
+                print(line)
 
     def _plan(self, calls: list[Call]) -> Plan:
         graph = build(calls, self.config)
@@ -87,7 +85,7 @@ class Executor(InvokeExecutor):
             task = self.collection[name]
             if isinstance(task, Stage):
                 options += task.own_options.values()
-        if problems := unknown_keys(options, self.config, SECTIONS):
+        if problems := unknown_keys(options, self.config):
             raise BadInput("\n".join(problems))
 
 

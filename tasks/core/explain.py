@@ -47,7 +47,7 @@ def described(status: Status) -> dict[str, Any]:
         "state": status.state,
         "reason": status.reason,
         "fingerprint": status.key,
-        "parameters": dict(status.node.params),
+        "parameters": status.node.told,
         "inputs": dict(status.inputs),
         "changes": [vars(change) for change in status.changes],
         "result": str(status.result.directory) if status.result else None,

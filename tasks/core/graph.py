@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.tasks import Call
 
-from tasks.core.options import Value, choose
-from tasks.core.stage import RUN_OPTIONS, Stage, calls_before, qualified_name
+from tasks.core.options import Value, choose, told
+from tasks.core.stage import RUN_OPTIONS, Stage, as_call, calls_before, qualified_name
 
 if TYPE_CHECKING:
     from invoke.config import Config
@@ -30,11 +30,20 @@ class Node:
         return {n: value for n, value in self.params.items() if n not in RUN_OPTIONS}
 
     @property
-    def meaningful(self) -> dict[str, Value]:
-        """The parameters that a result depends on."""
+    def told(self) -> dict[str, Value]:
+        """The parameters as they may be written down."""
+        options = self.stage.own_options
+        return {
+            name: told(options[name], value) if options[name].secret else value
+            for name, value in self.params.items()
+        }
+
+    @property
+    def meaningful(self) -> dict[str, str]:
+        """The parameters that a result depends on, as they may be written down."""
         options, indirect = self.stage.own_options, self.stage.indirect
         return {
-            name: value
+            name: told(options[name], value)
             for name, value in self.params.items()
             if options[name].matters and name not in indirect
         }
@@ -59,7 +68,7 @@ def build(calls: Iterable[Call], config: Config) -> Graph:
     graph = Graph()
     known: dict[tuple[Any, ...], Node] = {}
     for call in calls:
-        graph.goals.append(_expand(call, {}, config, graph, known))
+        graph.goals += _expand(call, {}, config, graph, known)
     return graph
 
 
@@ -69,21 +78,27 @@ def _expand(
     config: Config,
     graph: Graph,
     known: dict[tuple[Any, ...], Node],
-) -> Node:
+) -> tuple[Node, ...]:
+    """The node of a call, after those that it stands on; or the nodes that take its place."""
     stage = call.task
     if not isinstance(stage, Stage) or call.args:
         raise TypeError(f"{call!r}: a stage stands on stages, called with named values only")
     own = {name: value for name, value in call.kwargs.items() if value is not None}
     given = {**inherited, **own}
-    parents = tuple(_expand(pre, given, config, graph, known) for pre in calls_before(stage))
     params = {}
     for name, option in stage.own_options.items():
         chosen = choose(option, given.get(name), config)
         params[name] = chosen.value
         if chosen.problem and chosen.problem not in graph.problems:
             graph.problems.append(chosen.problem)
+    arguments = {name: value for name, value in params.items() if name not in RUN_OPTIONS}
+    others = stage.instead(**arguments) if stage.instead else None
+    before = calls_before(stage) if others is None else map(as_call, others)
+    parents = tuple(node for pre in before for node in _expand(pre, given, config, graph, known))
+    if others is not None:
+        return parents
     key = (qualified_name(stage), tuple(sorted(params.items())), tuple(map(id, parents)))
     if key not in known:
         known[key] = Node(stage=stage, name=key[0], params=params, parents=parents)
         graph.nodes.append(known[key])
-    return known[key]
+    return (known[key],)

@@ -6,6 +6,8 @@ A value comes from the flag, else from the environment, else from invoke.yaml.
 from __future__ import annotations
 
 import difflib
+import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ class Option:
         check: tells what is wrong with a value, or returns "".
         matters: False if no result depends on it (a time limit, say), so that it never makes
             one stale.
+        secret: it has no flag (others can see a command line), and is never written down.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Option:
     choices: tuple[str, ...] = ()
     check: Callable[[Any], str] | None = None
     matters: bool = True
+    secret: bool = False
 
     @property
     def flag(self) -> str:
@@ -100,15 +104,16 @@ def judge(option: Option, raw: Any, origin: str) -> Chosen:
     if value is None:
         expected = {int: "a whole number", bool: "yes or no"}.get(option.kind, "a text in quotes")
         return Chosen(value="", problem=f"{origin} is {raw!r}; {expected} was expected.")
+    shown = "…" if option.secret else repr(value)
     if option.choices and value not in option.choices:
         near = difflib.get_close_matches(str(value), option.choices, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         return Chosen(
             value=value,
-            problem=f"{origin} is {value!r}; it can be {listed(option.choices)}.{guess}",
+            problem=f"{origin} is {shown}; it can be {listed(option.choices)}.{guess}",
         )
     wrong = option.check(value) if option.check else ""
-    return Chosen(value=value, problem=f"{origin} is {value!r}: {wrong}" if wrong else "")
+    return Chosen(value=value, problem=f"{origin} is {shown}: {wrong}" if wrong else "")
 
 
 def convert(option: Option, raw: Any) -> Value | None:
@@ -126,17 +131,33 @@ def convert(option: Option, raw: Any) -> Value | None:
         return None
 
 
+def told(option: Option, value: Value) -> str:
+    """A value as records may hold it: of a secret only what tells it from another one.
+
+    Scrypt, so that guessing it from a record takes long; its cost is hashlib's usual one (64 ms).
+    """
+    if not option.secret:
+        return str(value)
+    return hidden(option.key, str(value))
+
+
+@functools.cache
+def hidden(key: str, secret: str) -> str:
+    """The salted, slow digest of a secret."""
+    return hashlib.scrypt(secret.encode(), salt=key.encode(), n=1 << 14, r=8, p=1, dklen=16).hex()
+
+
 def listed(words: Iterable[str]) -> str:
     """`a, b or c`."""
     *most, last = words
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def unknown_keys(options: Iterable[Option], config: Config, sections: Iterable[str]) -> list[str]:
+def unknown_keys(options: Iterable[Option], config: Config) -> list[str]:
     """What is wrong with the keys of our sections of invoke.yaml; Invoke itself takes any."""
     known = {option.key: option.key.rpartition(".")[2] for option in options}
     problems = []
-    for section in sections:
+    for section in sorted({key.partition(".")[0] for key in known}):
         for name in config[section]:
             key = f"{section}.{name}"
             if key not in known:

@@ -11,10 +11,10 @@ from tasks.core.digest import digest_of, files_under
 from tasks.core.errors import MissingTool
 from tasks.core.graph import Graph, Node
 from tasks.core.stage import Site
-from tasks.core.store import Result, Store
+from tasks.core.store import Lookup, Result, Store, new_record
 from tasks.core.versions import version_of
 
-State = Literal["fresh", "stale", "live"]
+State = Literal["fresh", "stale", "live", "action"]
 LATER = "(known when that stage is done)"
 
 
@@ -55,6 +55,7 @@ class Plan:
     site: Site
     store: Store
     status: dict[Node, Status] = field(default_factory=dict)
+    made: set[Node] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._code = CodeMemory(self.site.cache / "code.json")
@@ -73,24 +74,22 @@ class Plan:
         return self.status[node]
 
     def needed(self) -> list[Node]:
-        """The nodes that a run has to work on: stale ones, and live ones that these stand on.
-
-        A live goal is needed, too: it was asked for by name.
-        """
-        goals = set(self.graph.goals)
+        """The nodes that a run has to work on: from the goals down to what is fresh."""
         needed: set[Node] = set()
-        for node in reversed(self.graph.nodes):
-            children = [n for n in needed if node in n.parents]
-            match self.status[node].state:
-                case "stale":
-                    needed.add(node)
-                case "live" if children or node in goals:
-                    needed.add(node)
+        waiting = list(self.graph.goals)
+        while waiting:
+            node = waiting.pop()
+            if self.status[node].state != "fresh" and node not in needed:
+                needed.add(node)
+                waiting += node.parents
         return [node for node in self.graph.nodes if node in needed]
 
     def _judge(self, node: Node, inputs: Mapping[str, str], key: str) -> Status:
-        if node.stage.is_live:
-            return Status(node=node, state="live", inputs=inputs, key=key)
+        stage = node.stage
+        if stage.kind != "stored":
+            return Status(node=node, state=stage.kind, inputs=inputs, key=key)
+        if given := stage.given(self.site, **node.arguments) if stage.given else None:
+            return Status(node=node, state="fresh", inputs=inputs, key=key, result=given)
         if not key:
             waits = [name for name, value in inputs.items() if value == LATER]
             reason = f"{' and '.join(waits)} will be made first"
@@ -98,7 +97,10 @@ class Plan:
             return Status(
                 node=node, state="stale", inputs=inputs, key="", reason=reason, changes=changes
             )
-        found = self.store.find(node.name, key)
+        if node.params["no_cache"] and node not in self.made:
+            reason = "everything is made anew"
+            return Status(node=node, state="stale", inputs=inputs, key=key, reason=reason)
+        found = self._find(node, inputs, key)
         if found.result:
             return Status(node=node, state="fresh", inputs=inputs, key=key, result=found.result)
         changes = self._changes(node, inputs)
@@ -107,10 +109,25 @@ class Plan:
             node=node, state="stale", inputs=inputs, key=key, reason=reason, changes=changes
         )
 
+    def _find(self, node: Node, inputs: Mapping[str, str], key: str) -> Lookup:
+        """The result in the store, if whoever keeps what it stands for still has that."""
+        found = self.store.find(node.name, key)
+        keeper = node.stage.keeper
+        if not keeper:
+            return found
+        if found.result:
+            damage = keeper.damage(found.result)
+            return Lookup(damage=damage) if damage else found
+        facts = keeper.find(node.name, key)
+        if facts is None:
+            return found
+        record = new_record(node.name, key, inputs, facts)
+        return Lookup(result=self.store.adopt(record))
+
     def _inputs(self, node: Node) -> dict[str, str]:
         """Everything that goes into a node, by name, as text."""
         stage, params = node.stage, node.arguments
-        inputs = {f"parameter {name}": str(value) for name, value in node.meaningful.items()}
+        inputs = {f"parameter {name}": value for name, value in node.meaningful.items()}
         for path in files_under(stage.reads(**params) if stage.reads else ()):
             # What is missing is for the stage's `check` to report.
             found = self.store.digests.of(path) if path.is_file() or path.is_symlink() else "(none)"

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypedDict, Unpack
 
 from tasks.core.errors import CommandFailed, TimedOut
 from tasks.core.tools import require_tool
@@ -104,6 +104,23 @@ def signal_group(pgid: int, number: signal.Signals) -> None:
         os.killpg(pgid, number)
 
 
+class How(TypedDict, total=False):
+    """What may be said about a program that runs to its end.
+
+    Args:
+        stdin: bytes or an open file for its standard input; closed if None.
+        env: more environment variables.
+        timeout_s: seconds until it is ended; the runner's limit if not given.
+        hint: what the user can do if it fails.
+    """
+
+    stdin: bytes | IO[bytes] | None
+    env: Mapping[str, str] | None
+    cwd: Path | None
+    timeout_s: float
+    hint: str
+
+
 class Runner:
     """Runs programs on the host and writes their command lines and output to one log file.
 
@@ -124,44 +141,30 @@ class Runner:
         self,
         argv: Sequence[str | Path],
         *,
-        stdin: bytes | IO[bytes] | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        timeout_s: float | None = None,
-        hint: str = "",
         on_line: Callable[[str], None] | None = None,
+        on_start: Callable[[Process], None] | None = None,
+        **how: Unpack[How],
     ) -> None:
         """Run a program to its end; stdout and stderr go to the log.
 
         Args:
-            stdin: bytes or an open file for its standard input; closed if None.
             on_line: called with each line of output as it appears.
+            on_start: called with the running program, for those who may have to stop it.
 
         Raises:
             MissingTool: the program is not installed.
             CommandFailed: it ended with another status than 0.
             TimedOut: it was still running after `timeout_s` seconds.
         """
-        self._communicate(
-            argv, stdin, env, cwd, timeout_s, hint, merge=True, on_line=on_line or ignore
-        )
+        self._communicate(argv, how, on_line or ignore, merge=True, on_start=on_start)
 
-    def output(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        stdin: bytes | IO[bytes] | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        timeout_s: float | None = None,
-        hint: str = "",
-    ) -> str:
+    def output(self, argv: Sequence[str | Path], **how: Unpack[How]) -> str:
         """Run a program to its end and return its stdout; stderr goes to the log.
 
         Raises: as `run`.
         """
         lines: list[str] = []
-        self._communicate(argv, stdin, env, cwd, timeout_s, hint, merge=False, on_line=lines.append)
+        self._communicate(argv, how, lines.append, merge=False)
         return "".join(lines)
 
     @contextlib.contextmanager
@@ -198,16 +201,15 @@ class Runner:
     def _communicate(
         self,
         argv: Sequence[str | Path],
-        stdin: bytes | IO[bytes] | None,
-        env: Mapping[str, str] | None,
-        cwd: Path | None,
-        timeout_s: float | None,
-        hint: str,
+        how: How,
+        on_line: Callable[[str], None],
         *,
         merge: bool,
-        on_line: Callable[[str], None],
+        on_start: Callable[[Process], None] | None = None,
     ) -> None:
-        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        limit_s = how.get("timeout_s", self.timeout_s)
+        stdin = how.get("stdin")
+        hint = how.get("hint", "")
         source: int | IO[bytes]
         if isinstance(stdin, bytes):
             source = subprocess.PIPE
@@ -215,8 +217,12 @@ class Runner:
             source = subprocess.DEVNULL if stdin is None else stdin
         with self._log() as log:
             stderr = subprocess.STDOUT if merge else log.fileno()
-            process = self._spawn(argv, env, cwd, source, subprocess.PIPE, stderr, (), False)
+            process = self._spawn(
+                argv, how.get("env"), how.get("cwd"), source, subprocess.PIPE, stderr, (), False
+            )
             try:
+                if on_start:
+                    on_start(process)
                 with ending_after(limit_s, process) as expired:
                     if isinstance(stdin, bytes):
                         feed(process.popen, stdin)

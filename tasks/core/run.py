@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.deadline import Deadline
-from tasks.core.display import Display, Outcome, Row, in_bytes, in_seconds, table
+from tasks.core.display import Display, Outcome, Row, in_bytes, in_seconds, shown, table
 from tasks.core.errors import BadInput, CommandFailed, NoRoom, VmbakeError
 from tasks.core.graph import Node
 from tasks.core.plan import Plan, Status
 from tasks.core.process import Runner, tail_of
 from tasks.core.stage import Site, Step
+from tasks.core.store import new_record
 from tasks.core.tools import require_tool
 
 FULL_DISK = "No space left on device"
@@ -35,13 +36,14 @@ class Run:
         self.display = display
         self.rows: list[Row] = []
         self.live: dict[Node, Any] = {}
+        self.shown: dict[Node, list[str]] = {}
         self.closing: dict[Node, contextlib.ExitStack] = {}
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         self.deadline = Deadline(min(int(goal.params["timeout"]) for goal in plan.graph.goals))
         self.logs = self.store.logs / f"{started}.{os.getpid()}"
 
-    def perform(self) -> list[Path]:
-        """Run what is needed, in order; returns what the goals left.
+    def perform(self) -> list[str]:
+        """Run what is needed, in order; returns what the goals left, for stdout.
 
         Raises:
             VmbakeError: an option is wrong or a stage failed; finished stages are kept.
@@ -58,7 +60,7 @@ class Run:
         finally:
             self._close_live(still_needed=[])
             self._summarize(time.monotonic() - since)
-        return [path for goal in self.plan.graph.goals for path in self._left_by(goal)]
+        return [line for goal in self.plan.graph.goals for line in self._left_by(goal)]
 
     def _bring_up_all(self, needed: list[Node]) -> None:
         for position, node in enumerate(needed):
@@ -74,7 +76,10 @@ class Run:
         for node in needed:
             stage = node.stage
             if stage.check:
-                problems += [BadInput(text) for text in stage.check(self.site, **node.arguments)]
+                problems += [
+                    found if isinstance(found, VmbakeError) else BadInput(found)
+                    for found in stage.check(self.site, **node.arguments)
+                ]
             for tool in (*stage.tools, *stage.requires):
                 try:
                     require_tool(tool)
@@ -99,10 +104,13 @@ class Run:
         reporter = self.display.start(node.name)
         outcome: Outcome = "failed"
         try:
-            if node.stage.is_live:
-                self._open_live(node, reporter)
-            else:
-                self._make(status, reporter)
+            match node.stage.kind:
+                case "stored":
+                    self._make(status, reporter)
+                case "live":
+                    self._open_live(node, reporter)
+                case "action":
+                    self._act(node, reporter)
             outcome = "done"
         except (KeyboardInterrupt, SystemExit):
             outcome = "interrupted"
@@ -126,20 +134,22 @@ class Run:
                 since = time.monotonic()
                 facts = node.stage.body(step, **node.arguments) or {}
                 record = {
-                    "format": 1,
-                    "stage": node.name,
-                    "key": status.key,
-                    "inputs": dict(status.inputs),
-                    "facts": dict(facts),
+                    **new_record(node.name, status.key, status.inputs, facts),
                     "published": [
                         {"path": str(p.path), "sha256": p.sha256} for p in step.published
                     ],
+                    "shown": step.shown,
                     "seconds": round(time.monotonic() - since, 3),
-                    "finished": datetime.now(UTC).isoformat(),
                     "log": str(step.runner.log.relative_to(self.site.state)),
                 }
                 self.store.commit(step.out, record, step.known_digests)
+        self.plan.made.add(node)
         self.plan.look(node)
+
+    def _act(self, node: Node, reporter: Any) -> None:
+        with self._step(node, reporter) as step:
+            node.stage.body(step, **node.arguments)
+            self.shown[node] = step.shown
 
     def _open_live(self, node: Node, reporter: Any) -> None:
         """Start a live stage; it ends when nothing needs it any more."""
@@ -151,10 +161,11 @@ class Run:
         )
 
     def _close_live(self, still_needed: list[Node]) -> None:
-        used = {parent for node in still_needed for parent in node.parents}
-        for node in [node for node in self.closing if node not in used]:
-            self.live.pop(node, None)
-            self.closing.pop(node).close()
+        # The newest first: it may stand on an older one.
+        for node in reversed(list(self.closing)):
+            if not any(node in user.parents for user in [*still_needed, *self.closing]):
+                self.live.pop(node, None)
+                self.closing.pop(node).close()
 
     @contextlib.contextmanager
     def _step(self, node: Node, reporter: Any) -> Iterator[Step]:
@@ -177,8 +188,9 @@ class Run:
                 params=node.params,
                 stands_on={parent.name: self._value(parent) for parent in node.parents},
                 is_goal=node in self.plan.graph.goals,
+                fingerprint=self.plan.status[node].key,
             )
-            step.runner.note(f"{node.name} {dict(node.params)}")
+            step.runner.note(f"{node.name} {node.told}")
             try:
                 yield step
             except OSError as error:
@@ -202,12 +214,13 @@ class Run:
     def _value(self, parent: Node) -> Any:
         return self.live.get(parent) or self.plan.status[parent].result
 
-    def _left_by(self, goal: Node) -> list[Path]:
+    def _left_by(self, goal: Node) -> list[str]:
         result = self.plan.status[goal].result
         if result is None:
-            return []
+            return self.shown.get(goal, [])
         published = [publication.path for publication in result.published]
-        return published or [result.directory / name for name in result.outputs]
+        paths = published or [result.directory / name for name in result.outputs]
+        return [*result.record.get("shown", ()), *map(shown, paths)]
 
     def _summarize(self, seconds: float) -> None:
         if self.rows:

@@ -5,8 +5,9 @@
         ...
 
 The body gets a Step first, then the parameters that it names. It writes files into `step.out`
-and returns facts; both together are its result. A live stage is a generator instead: what it
-yields lasts until the last stage that stands on it is done, and is never stored.
+and returns facts; both together are its result. Two kinds keep nothing:
+- a live stage is a generator; what it yields lasts until the last stage that stands on it is done;
+- an action only does something, each time it is asked for by name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from invoke.parser.argument import Argument
 from invoke.tasks import Call, Task
@@ -24,12 +25,24 @@ from tasks.core.options import Option, Options, Value
 if TYPE_CHECKING:
     from tasks.core.deadline import Deadline
     from tasks.core.digest import Digests
+    from tasks.core.errors import VmbakeError
     from tasks.core.events import Reporter
     from tasks.core.process import Runner
     from tasks.core.store import Publication, Result
 
 Facts = Mapping[str, Any]
 Params = Mapping[str, Value]
+Kind = Literal["stored", "live", "action"]
+
+
+class Keeper(Protocol):
+    """Whoever has what a stage made, if that is no files: the Docker engine, say."""
+
+    def find(self, stage: str, fingerprint: str) -> Facts | None:
+        """The facts of a result that is there although its record is not; None: it isn't."""
+
+    def damage(self, result: Result) -> str:
+        """Why a recorded result can't be used any more; "" if it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +68,7 @@ class Step:
         work: a folder for scratch files; gone afterwards.
         runner: starts programs and logs into this stage's log.
         is_goal: it was asked for by name, and not only because others stand on it.
+        fingerprint: of all that goes into the result.
     """
 
     name: str
@@ -68,8 +82,10 @@ class Step:
     params: Params
     stands_on: Mapping[str, Any]
     is_goal: bool
+    fingerprint: str
     published: list[Publication] = field(default_factory=list)
     known_digests: dict[str, str] = field(default_factory=dict)
+    shown: list[str] = field(default_factory=list)
 
     def result(self, stage: Task[Any]) -> Result:
         """The result of a stage named in `pre=`."""
@@ -90,6 +106,10 @@ class Step:
     def progress(self, done: int, total: int | None) -> None:
         """Tell how many bytes are done."""
         self.reporter.progress(done, total)
+
+    def show(self, line: str) -> None:
+        """Have a line of what was asked for on stdout, if this is what was asked for."""
+        self.shown.append(line)
 
     def knows_digest(self, name: str, sha256: str) -> None:
         """The SHA256 of `out/name`, when it was computed while writing: it isn't read again."""
@@ -115,15 +135,24 @@ RUN_OPTIONS = {
         kind=bool,
         matters=False,
     ),
+    "no_cache": Option(
+        name="no_cache",
+        help="Make everything anew",
+        key="vmbake.no_cache",
+        env="VMBAKE_NO_CACHE",
+        kind=bool,
+        matters=False,
+    ),
 }
 
 
 class Stage(Task[Any]):
-    """A task with a stored (or live) result.
+    """A task with a stored (or live) result, or an action.
 
     Args:
         options: the room's options; the body's parameters are looked up there.
-        live: the body is a generator whose yield is the result, as long as the run needs it.
+        kind: what becomes of the result; see above.
+        room: the first word of its name; by default the package that it is in.
         reads: the files and folders that the stage reads, from its parameters.
         depends: more inputs (name to text), from the site and the parameters.
         indirect: parameters that count only through what `reads` and `depends` make of them.
@@ -131,6 +160,9 @@ class Stage(Task[Any]):
         requires: further programs that must be there.
         check: what is wrong with the parameters taken together, in paragraphs.
         room_bytes: free space that the stage needs in the store.
+        instead: which calls take the stage's place, from its parameters; None: it stays.
+        given: a result that the user named, which is taken as it is; None: there is none.
+        keeper: who has the result, if it is no files.
     """
 
     def __init__(
@@ -138,19 +170,24 @@ class Stage(Task[Any]):
         body: Callable[..., Any],
         *,
         options: Options,
-        live: bool = False,
+        kind: Kind = "stored",
+        room: str = "",
         reads: Callable[..., Iterable[Path]] | None = None,
         depends: Callable[..., Mapping[str, str]] | None = None,
         indirect: tuple[str, ...] = (),
         tools: tuple[str, ...] = (),
         requires: tuple[str, ...] = (),
-        check: Callable[..., Iterable[str]] | None = None,
+        check: Callable[..., Iterable[str | VmbakeError]] | None = None,
         room_bytes: int = 0,
+        instead: Callable[..., Iterable[Task[Any] | Call] | None] | None = None,
+        given: Callable[..., Result | None] | None = None,
+        keeper: Keeper | None = None,
         **words: Any,
     ) -> None:
-        super().__init__(body, positional=[], **words)
+        super().__init__(body, **{"positional": [], **words})
         self.options = options
-        self.is_live = live
+        self.kind = kind
+        self.room = room or room_of(body)
         self.reads = reads
         self.depends = depends
         self.indirect = indirect
@@ -158,6 +195,13 @@ class Stage(Task[Any]):
         self.requires = requires
         self.check = check
         self.room_bytes = room_bytes
+        self.instead = instead
+        self.given = given
+        self.keeper = keeper
+
+    @property
+    def is_live(self) -> bool:
+        return self.kind == "live"
 
     @property
     def own_options(self) -> dict[str, Option]:
@@ -188,12 +232,18 @@ def flags(options: Mapping[str, Option]) -> list[Argument]:
             help=option.help,
         )
         for option in options.values()
+        if not option.secret
     ]
 
 
+def as_call(task: Task[Any] | Call) -> Call:
+    """Invoke allows bare tasks where it wants calls."""
+    return task if isinstance(task, Call) else Call(task)
+
+
 def calls_before(task: Task[Any]) -> list[Call]:
-    """The `pre=` of a task as calls; Invoke allows bare tasks there too."""
-    return [pre if isinstance(pre, Call) else Call(cast("Task[Any]", pre)) for pre in task.pre]
+    """The `pre=` of a task."""
+    return [as_call(cast("Task[Any]", pre)) for pre in task.pre]
 
 
 def stages_before(task: Task[Any]) -> list[Stage]:
@@ -201,7 +251,12 @@ def stages_before(task: Task[Any]) -> list[Stage]:
     return [call.task for call in calls_before(task) if isinstance(call.task, Stage)]
 
 
+def room_of(body: Callable[..., Any]) -> str:
+    """The package under tasks/ that a function is in."""
+    return body.__module__.split(".")[1] if body.__module__.startswith("tasks.") else "tasks"
+
+
 def qualified_name(task: Task[Any]) -> str:
     """`room.task-name`, as on the command line."""
-    room = task.__module__.split(".")[1] if task.__module__.startswith("tasks.") else "tasks"
+    room = task.room if isinstance(task, Stage) else room_of(task.body)
     return f"{room}.{task.name.replace('_', '-')}"

@@ -11,8 +11,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,13 @@ class Store:
             self.digests.remember(directory / name, output["sha256"])
         return result
 
+    def adopt(self, record: dict[str, Any]) -> Result:
+        """Record a result that has no files here and is known to be somewhere else."""
+        with self.workspace(record["stage"], keep=False) as folder:
+            out = folder / "out"
+            out.mkdir()
+            return self.commit(out, record, {})
+
     def discard(self, stage: str, key: str) -> None:
         """Remove a result that can't be used."""
         shutil.rmtree(self.results / stage / key, ignore_errors=True)
@@ -223,6 +231,23 @@ class Store:
         for old in runs[:-KEPT_LOGS]:
             shutil.rmtree(old, ignore_errors=True)
         return swept
+
+
+def new_record(
+    stage: str, key: str, inputs: Mapping[str, str], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What every record says; `Store.commit` adds the outputs."""
+    return {
+        "format": 1,
+        "stage": stage,
+        "key": key,
+        "inputs": dict(inputs),
+        "facts": dict(facts),
+        "published": [],
+        "seconds": 0.0,
+        "finished": datetime.now(UTC).isoformat(),
+        "log": "",
+    }
 
 
 def flush(path: Path) -> None:

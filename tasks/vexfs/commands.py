@@ -105,7 +105,7 @@ def parts_of(step: Step) -> building.Parts:
 
 @stage(
     pre=[build_cloudimg, ssh_key, seed_iso],
-    live=True,
+    kind="live",
     depends=inputs.accelerator,
     tools=(QEMU,),
 )

@@ -97,6 +97,7 @@ def step(tmp_path: Path) -> Step:
         digests=Digests(tmp_path / "digests.json"),
         params={},
         stands_on={},
+        fingerprint="",
         is_goal=True,
     )
 

@@ -23,8 +23,9 @@ namespace.add_collection(commands.namespace, name="toy")
 
 SETTINGS = """
 tasks: {executor_class: tasks.core.executor.Executor}
-vmbake: {state: .vmbake, output: output, no_cleanup: false, timeout: 600}
-vexfs: {kind: wheat, salt: 5, heat: 200, wait: "", fail: ""}
+vmbake: {state: .vmbake, output: output, no_cleanup: false, no_cache: false, timeout: 600}
+vexfs:
+  {kind: wheat, salt: 5, heat: 200, wait: "", fail: "", filling: "", from_jar: "", spell: abrac}
 """
 
 OPTIONS = """
@@ -37,6 +38,9 @@ OPTIONS = Options([
     option("heat", kind=int),
     option("wait", matters=False),
     option("fail", matters=False),
+    option("filling"),
+    option("spell", secret=True),
+    option("from_jar", matters=False),
 ])
 """
 
@@ -54,6 +58,7 @@ from invoke.collection import Collection
 from invoke.tasks import call, task
 from tasks.core.errors import CompileFailed
 from tasks.core.stage import Stage
+from tasks.core.store import Result, new_record
 from tasks.toy import mill
 from tasks.toy.options import OPTIONS
 stage = functools.partial(task, klass=Stage, options=OPTIONS)
@@ -89,7 +94,7 @@ def wood(step):
     """Chop wood."""
     (step.out / "log").write_text("oak")
 
-@stage(pre=[wood], live=True)
+@stage(pre=[wood], kind="live")
 def oven(step, heat):
     """Heat the oven."""
     assert step.result(wood).path("log").exists()
@@ -122,12 +127,72 @@ def toast(step):
     note(step, "toast")
     (step.out / "toast").write_text(step.result(bread).path("bread").read_text())
 
+class Jars:
+    """The engine, as it were: what is in it is no file of the store."""
+    folder = ROOT / "jars"
+
+    def find(self, stage, fingerprint):
+        for jar in self.folder.glob("*"):
+            if jar.read_text() == fingerprint:
+                return {"jar": jar.name}
+        return None
+
+    def damage(self, result):
+        jar = result.facts["jar"]
+        return "" if (self.folder / jar).exists() else f"{jar} was eaten"
+
+def open_jar(site, *, from_jar, **_):
+    if not from_jar:
+        return None
+    record = new_record("toy.jam", "", {}, {"jar": from_jar})
+    return Result(directory=Path(), record={**record, "outputs": {}})
+
+@stage(pre=[oven], kind="live")
+def pot(step, kind):
+    """Heat a pot in the oven."""
+    note(step, f"pot on at {step.live(oven)['heat']}")
+    yield "pot"
+    note(step, "pot off")
+
+@stage(pre=[flour, pot], keeper=Jars(), given=open_jar)
+def jam(step, kind, from_jar):
+    """Cook jam."""
+    note(step, f"jam in {step.live(pot)}")
+    Jars.folder.mkdir(exist_ok=True)
+    jar = f"jar{len(list(Jars.folder.iterdir()))}"
+    (Jars.folder / jar).write_text(step.fingerprint)
+    return {"jar": jar}
+
+@stage(pre=[jam], instead=lambda filling: None if filling else [jam])
+def filled(step, filling):
+    """Fill it."""
+    note(step, f"filled with {filling}")
+
+@stage(pre=[filled])
+def doughnut(step):
+    """Make a doughnut with or without filling."""
+    note(step, f"doughnut on {sorted(step.stands_on)}")
+
+@stage(pre=[flour], kind="action")
+def sneeze(step, kind):
+    """Sneeze."""
+    note(step, f"sneeze {kind}")
+    step.show("hatchi")
+
+@stage()
+def charm(step, spell):
+    """Charm it."""
+    note(step, spell)
+    step.show("charmed")
+
 @task(pre=[bread])
 def eat(c, kind=None):
     """Eat it."""
     print(f"eaten {kind}")
 
-namespace = Collection(flour, dough, wood, oven, bread, toast, eat)
+namespace = Collection(
+    flour, dough, wood, oven, bread, toast, eat, pot, jam, filled, doughnut, sneeze, charm
+)
 '''
 
 
