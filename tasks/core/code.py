@@ -78,8 +78,13 @@ def all_sources() -> str:
 
 def code_digests(function: Callable[..., Any]) -> dict[str, str]:
     """Module to the SHA256 of the part of its code that `function` reaches."""
+    return digests_from(Symbol(function.__module__, function.__name__))
+
+
+def digests_from(start: Symbol) -> dict[str, str]:
+    """The same from a name; its module need not be loaded."""
     reached: defaultdict[str, set[str]] = defaultdict(set)
-    waiting = [Symbol(function.__module__, function.__name__)]
+    waiting = [start]
     while waiting:
         symbol = waiting.pop()
         if symbol.name in reached[symbol.module]:

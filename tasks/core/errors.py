@@ -7,6 +7,7 @@ is the hint. Anything that is not a VmbakeError is a bug in vmbake and keeps its
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class VmbakeError(Exception):
@@ -70,9 +71,17 @@ class VerificationFailed(VmbakeError):
 
 
 class CommandFailed(VmbakeError):
-    """A program that vmbake ran ended with an error."""
+    """A program that vmbake ran ended with an error.
+
+    Args:
+        status: its exit status; negative: the signal that ended it.
+    """
 
     exit_code = 7
+
+    def __init__(self, what: str, *, status: int = 1, **more: Any) -> None:
+        super().__init__(what, **more)
+        self.status = status
 
 
 class MachineFailed(VmbakeError):
@@ -103,3 +112,9 @@ class CannotRun(VmbakeError):
     """This machine cannot do the job; `inv doctor` says why."""
 
     exit_code = 12
+
+
+class ProvisionFailed(VmbakeError):
+    """DSM's wizard did not take what it was told, or is not the wizard that we know."""
+
+    exit_code = 13

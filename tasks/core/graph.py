@@ -26,8 +26,13 @@ class Node:
 
     @property
     def arguments(self) -> dict[str, Value]:
-        """What the body is called with."""
+        """What the stage's hooks are called with."""
         return {n: value for n, value in self.params.items() if n not in RUN_OPTIONS}
+
+    @property
+    def body_arguments(self) -> dict[str, Value]:
+        """What the body is called with."""
+        return {n: value for n, value in self.arguments.items() if n not in self.stage.also}
 
     @property
     def told(self) -> dict[str, Value]:

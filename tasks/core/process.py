@@ -248,6 +248,7 @@ class Runner:
         if status != 0:
             raise CommandFailed(
                 f"{name} failed ({describe_status(status)}).",
+                status=status,
                 hint=hint,
                 log=self.log,
                 tail=tail_of(self.log),

@@ -132,7 +132,7 @@ class Run:
             self.store.discard(node.name, status.key)
             with self._step(node, reporter) as step:
                 since = time.monotonic()
-                facts = node.stage.body(step, **node.arguments) or {}
+                facts = node.stage.body(step, **node.body_arguments) or {}
                 record = {
                     **new_record(node.name, status.key, status.inputs, facts),
                     "published": [
@@ -148,7 +148,7 @@ class Run:
 
     def _act(self, node: Node, reporter: Any) -> None:
         with self._step(node, reporter) as step:
-            node.stage.body(step, **node.arguments)
+            node.stage.body(step, **node.body_arguments)
             self.shown[node] = step.shown
 
     def _open_live(self, node: Node, reporter: Any) -> None:
@@ -157,7 +157,7 @@ class Run:
         self.closing[node] = stack
         step = stack.enter_context(self._step(node, reporter))
         self.live[node] = stack.enter_context(
-            contextlib.contextmanager(node.stage.body)(step, **node.arguments)
+            contextlib.contextmanager(node.stage.body)(step, **node.body_arguments)
         )
 
     def _close_live(self, still_needed: list[Node]) -> None:

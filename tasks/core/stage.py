@@ -156,6 +156,7 @@ class Stage(Task[Any]):
         reads: the files and folders that the stage reads, from its parameters.
         depends: more inputs (name to text), from the site and the parameters.
         indirect: parameters that count only through what `reads` and `depends` make of them.
+        also: indirect parameters that its hooks are given, and the body is not.
         tools: programs whose version is an input, because the result keeps their output.
         requires: further programs that must be there.
         check: what is wrong with the parameters taken together, in paragraphs.
@@ -175,6 +176,7 @@ class Stage(Task[Any]):
         reads: Callable[..., Iterable[Path]] | None = None,
         depends: Callable[..., Mapping[str, str]] | None = None,
         indirect: tuple[str, ...] = (),
+        also: tuple[str, ...] = (),
         tools: tuple[str, ...] = (),
         requires: tuple[str, ...] = (),
         check: Callable[..., Iterable[str | VmbakeError]] | None = None,
@@ -190,7 +192,8 @@ class Stage(Task[Any]):
         self.room = room or room_of(body)
         self.reads = reads
         self.depends = depends
-        self.indirect = indirect
+        self.indirect = (*indirect, *also)
+        self.also = also
         self.tools = tools
         self.requires = requires
         self.check = check
@@ -205,8 +208,9 @@ class Stage(Task[Any]):
 
     @property
     def own_options(self) -> dict[str, Option]:
-        """The options that the body names, and those of the run."""
-        named = {name: self.options[name] for name in self.argspec(self.body).parameters}
+        """The options that the body and `also` name, and those of the run."""
+        names = (*self.argspec(self.body).parameters, *self.also)
+        named = {name: self.options[name] for name in names}
         return {**named, **RUN_OPTIONS}
 
     def all_options(self) -> dict[str, Option]:

@@ -42,6 +42,16 @@ def explain_start(status: int | None, spec: MachineSpec, log: Path) -> VmbakeErr
     )
 
 
+def is_tcg_fault(error: MachineFailed, accel_name: str) -> bool:
+    """Whether a guest died of a race in TCG, so that it is worth to start it again.
+
+    Before 8.1, QEMU may run code that the guest's kernel has just patched as it was in the middle
+    of the patch: a breakpoint that nobody set (QEMU commits cb62bd15e1 and deba78709a). On a busy
+    machine that is one boot in thirty.
+    """
+    return accel_name == "tcg" and any("Oops: int3" in line for line in error.tail)
+
+
 def last_words(log: Path) -> tuple[str, ...]:
     """What QEMU wrote itself; its command line is in the same file."""
     return tuple(line for line in tail_of(log) if not line.startswith("# "))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from tasks.core.store import Result
 from tasks.guest.ssh import Ssh
 from tasks.qemu import disk
 from tasks.qemu.accel import Accel
+from tasks.qemu.diagnosis import is_tcg_fault
 from tasks.qemu.machine import Machine
 from tasks.qemu.spec import DirectKernel, Disk, MachineSpec
 from tasks.vexfs import bases, guest_steps, seed
 
 MACHINE_DISK = "machine.qcow2"
+TRIES = 3
 TAG = "ready"
 # The last console is the one that is logged. A guest that lives for minutes and talks to nobody
 # needs no mitigations, and no unit that serves its later life.
@@ -82,17 +84,41 @@ def first_boot(
     """Boot an overlay of the base with the seed, until cloud-init has done all of it."""
     step.tell(str(accel))
     overlay = step.work / MACHINE_DISK
-    disk.create_overlay(
-        step.runner, overlay, backing=parts.base.path(bases.DISK), backing_format="qcow2"
-    )
     limits = Limits.of(step.params)
     spec = build_spec(
         parts, overlay, accel=accel, memory_mb=memory_mb, cpus=cpus, port=limits.ssh_port
     )
-    with running(step, spec, parts.keys, limits) as vm:
+
+    def boot(stack: contextlib.ExitStack) -> Machine:
+        overlay.unlink(missing_ok=True)
+        disk.create_overlay(
+            step.runner, overlay, backing=parts.base.path(bases.DISK), backing_format="qcow2"
+        )
+        vm = stack.enter_context(running(step, spec, parts.keys, limits))
         step.say("waiting for cloud-init")
         check_first_boot(step, vm.wait_ready(step.deadline.left_s))
+        return vm
+
+    with trying_again(step, accel, boot) as vm:
         yield vm
+
+
+@contextlib.contextmanager
+def trying_again(
+    step: Step, accel: Accel, boot: Callable[[contextlib.ExitStack], Machine]
+) -> Iterator[Machine]:
+    """A booted machine; where TCG let the guest down, it is booted again."""
+    for attempt in range(1, TRIES + 1):
+        with contextlib.ExitStack() as stack:
+            try:
+                vm = boot(stack)
+            except MachineFailed as error:
+                if attempt == TRIES or not is_tcg_fault(error, accel.name):
+                    raise
+                step.tell("the guest's kernel tripped over a bug of QEMU's TCG; starting again")
+                continue
+            yield vm
+            return
 
 
 def build_spec(
