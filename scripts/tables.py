@@ -7,6 +7,8 @@ writes nothing, and fails if a table is not what it would write.
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import re
 import runpy
 import sys
@@ -15,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "vexfs.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "docs" / "vexfs.md",
+    ROOT / "docs" / "virtual-dsm.md",
+)
 MARKED = re.compile(
     r"(?P<head><!-- table: (?P<name>[a-z-]+) -->\n).*?(?P<foot><!-- end of table -->)", re.DOTALL
 )
@@ -34,20 +40,21 @@ def tasks() -> Iterator[Row]:
         yield f"`{root.transform(name)}`", first_line(task)
 
 
-def options() -> Iterator[Row]:
-    """Every option with its variable and its default, in the order of the code."""
+def options(room: str) -> Iterator[Row]:
+    """Every option of a room with its variable and its default, in the order of the code."""
     import yaml
 
     from tasks.core.stage import RUN_OPTIONS
-    from tasks.vexfs.options import OPTIONS
 
+    own = importlib.import_module(f"tasks.{room}.options").OPTIONS
     settings = yaml.safe_load((ROOT / "invoke.yaml").read_text(encoding="utf-8"))
     yield "flag", "variable", "default", "what it is"
-    for option in (*OPTIONS.values(), *RUN_OPTIONS.values()):
+    for option in (*own.values(), *RUN_OPTIONS.values()):
         section, _, key = option.key.partition(".")
+        flag = "none" if option.secret else f"`{option.flag}`"
         choices = f": {', '.join(option.choices)}" if option.choices else ""
         default = in_words(settings[section][key])
-        yield f"`{option.flag}`", f"`{option.env}`", default, f"{option.help}{choices}"
+        yield flag, f"`{option.env}`", default, f"{option.help}{choices}"
 
 
 def variants() -> Iterator[Row]:
@@ -77,7 +84,8 @@ def statuses() -> Iterator[Row]:
 
 TABLES: dict[str, Callable[[], Iterable[Row]]] = {
     "tasks": tasks,
-    "options": options,
+    "options-vexfs": functools.partial(options, "vexfs"),
+    "options-vdsm": functools.partial(options, "vdsm"),
     "variants": variants,
     "statuses": statuses,
 }

@@ -40,7 +40,7 @@ class Download:
             secrets (`user:password@`, a signed query); what is printed never does.
         size_bytes: its exact size, if known.
         sha256: its digest in hexadecimal, if known.
-        most_bytes: nothing bigger can be it, if not None.
+        least_bytes, most_bytes: nothing smaller, or (if not None) bigger, can be it.
         pin: the key under which its digest is recorded on first use, or "".
         absent_hint: what the user can do if no URL has it (404).
     """
@@ -49,6 +49,7 @@ class Download:
     urls: tuple[str, ...] = field(repr=False)
     size_bytes: int | None = None
     sha256: str | None = None
+    least_bytes: int = 0
     most_bytes: int | None = None
     pin: str = ""
     absent_hint: str = ""
@@ -188,6 +189,7 @@ def obtain(
     wanted = Wanted(
         name=source.name,
         size_bytes=source.size_bytes,
+        least_bytes=source.least_bytes,
         most_bytes=source.most_bytes,
         verifiable=expected is not None,
     )

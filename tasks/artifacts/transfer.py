@@ -75,6 +75,7 @@ class Wanted:
     """What is known of the file before it comes.
 
     Args:
+        least_bytes: a smaller file is refused.
         most_bytes: a bigger file is refused, if not None.
         verifiable: a digest will be checked at the end, so bytes of several origins may be
             joined: a wrong join is noticed.
@@ -84,6 +85,7 @@ class Wanted:
     size_bytes: int | None
     most_bytes: int | None
     verifiable: bool
+    least_bytes: int = 0
 
 
 def open_session() -> requests.Session:
@@ -247,6 +249,12 @@ def check_size(size_bytes: int, wanted: Wanted) -> None:
             "promised.",
             hint="The file there is another one: use another mirror, or correct the pin.",
         )
+    if size_bytes < wanted.least_bytes:
+        raise VerificationFailed(
+            f"{wanted.name} has {size_bytes} bytes on the server; such a file has at least "
+            f"{wanted.least_bytes}.",
+            hint="What is there is another file, or a page about an error: check the address.",
+        )
     check_most(size_bytes, wanted)
 
 
@@ -276,6 +284,7 @@ def stream(
 
     Raises:
         Broken: the connection ended early, or drips.
+        VerificationFailed: a file whose size the server didn't say is not of the wanted one.
     """
     # The end is judged below, in words that say how much came.
     response.raw.enforce_content_length = False
@@ -286,6 +295,7 @@ def stream(
         chunk = response.raw.read1(CHUNK_BYTES, decode_content=False)
         if not chunk:
             if total_bytes is None:
+                judge_end(part, wanted)
                 return
             raise Broken(f"the connection ended after {part.size_bytes} of {total_bytes} bytes")
         part.append(chunk, total_bytes)
@@ -298,6 +308,22 @@ def stream(
                     f"only {part.size_bytes - seen_bytes} bytes came in {now - since:.0f} s"
                 )
             since, seen_bytes = now, part.size_bytes
+
+
+def judge_end(part: Partial, wanted: Wanted) -> None:
+    """Decide whether a body of unannounced length was the whole file.
+
+    Raises:
+        Broken: it is shorter than the file that is wanted.
+        VerificationFailed: it can't be that file.
+    """
+    if wanted.size_bytes is not None and part.size_bytes < wanted.size_bytes:
+        raise Broken(f"the connection ended after {part.size_bytes} of {wanted.size_bytes} bytes")
+    try:
+        check_size(part.size_bytes, wanted)
+    except VerificationFailed:
+        part.restart()
+        raise
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "tasks"
+# Where code of the project is imported from; scripts may share modules among themselves.
+PACKAGES = (PACKAGE, "scripts")
 CORE = f"{PACKAGE}.core"
 # A module is used as a whole where it is handed around as a value.
 EVERYTHING = "*"
@@ -200,7 +202,7 @@ def imports_of(module: str) -> dict[str, Symbol]:
 def project_imports(tree: ast.Module) -> Iterator[tuple[str, Symbol]]:
     """(local name, symbol) for each import of the project in a syntax tree."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 whole = source_of(inner).is_file()

@@ -39,7 +39,7 @@ class Node:
         """The parameters as they may be written down."""
         options = self.stage.own_options
         return {
-            name: told(options[name], value) if options[name].secret else value
+            name: told(options[name], value) if isinstance(value, str) else value
             for name, value in self.params.items()
         }
 

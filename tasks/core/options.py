@@ -36,6 +36,7 @@ class Option:
         matters: False if no result depends on it (a time limit, say), so that it never makes
             one stale.
         secret: it has no flag (others can see a command line), and is never written down.
+        private: it may hold something secret, and is not logged.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Option:
     check: Callable[[Any], str] | None = None
     matters: bool = True
     secret: bool = False
+    private: bool = False
 
     @property
     def flag(self) -> str:
@@ -136,9 +138,9 @@ def told(option: Option, value: Value) -> str:
 
     Scrypt, so that guessing it from a record takes long; its cost is hashlib's usual one (64 ms).
     """
-    if not option.secret:
-        return str(value)
-    return hidden(option.key, str(value))
+    if option.private:
+        return "…" if value else ""
+    return hidden(option.key, str(value)) if option.secret else str(value)
 
 
 @functools.cache

@@ -156,7 +156,7 @@ class Stage(Task[Any]):
         reads: the files and folders that the stage reads, from its parameters.
         depends: more inputs (name to text), from the site and the parameters.
         indirect: parameters that count only through what `reads` and `depends` make of them.
-        also: indirect parameters that its hooks are given, and the body is not.
+        also: further options: its hooks are given them, the body finds them in `step.params`.
         tools: programs whose version is an input, because the result keeps their output.
         requires: further programs that must be there.
         check: what is wrong with the parameters taken together, in paragraphs.
@@ -192,7 +192,7 @@ class Stage(Task[Any]):
         self.room = room or room_of(body)
         self.reads = reads
         self.depends = depends
-        self.indirect = (*indirect, *also)
+        self.indirect = indirect
         self.also = also
         self.tools = tools
         self.requires = requires

@@ -28,6 +28,7 @@ WRAPPED_BY = {
     "pycdlib": "guest",
     "playwright": "vdsm",
     "urllib3": "artifacts",
+    "junitparser": "ci",
 }
 
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/vexfs.md", "cloud-init/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/vexfs.md",
+    "docs/virtual-dsm.md",
+    "cloud-init/README.md",
+)
 LINK = re.compile(r"\]\((?!https?:|#)(?P<target>[^)#]+)")
 
 

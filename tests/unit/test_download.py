@@ -381,6 +381,23 @@ def test_bigger_than_it_can_be(bench: Bench, behaviour: Behaviour) -> None:
     bench.fails(VerificationFailed, "10000")
 
 
+@pytest.mark.parametrize("behaviour", [well, without_length])
+def test_smaller_than_it_can_be(bench: Bench, behaviour: Behaviour) -> None:
+    bench.source = replace(bench.source, sha256=None, least_bytes=SIZE_BYTES + 1)
+    bench.misbehave(behaviour)
+    bench.fails(VerificationFailed, str(SIZE_BYTES), str(SIZE_BYTES + 1))
+    assert bench.part.stat().st_size == 0
+
+
+def test_without_a_length_the_known_size_decides(bench: Bench) -> None:
+    bench.source = replace(bench.source, sha256=None, size_bytes=SIZE_BYTES)
+    (whole := bench.server.root / PATH.lstrip("/")).write_bytes(CONTENT[:1000])
+    bench.misbehave(without_length, forever=True)
+    bench.fails(DownloadFailed, f"1000 of {SIZE_BYTES} bytes")
+    whole.write_bytes(CONTENT)
+    bench.arrived(bench.fetch())
+
+
 def test_a_second_url_serves_where_the_first_fails(bench: Bench) -> None:
     bench.source = replace(bench.source, urls=(bench.server.url + "/gone", *bench.source.urls))
     bench.arrived(bench.fetch())

@@ -1,0 +1,1 @@
+"""What runs outside the tasks: bootstrap, the wizard's driver, the documents' tables."""

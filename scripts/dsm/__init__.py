@@ -1,0 +1,1 @@
+"""How provision_dsm.py handles a browser and a DSM; what DSM shows is in that program."""

@@ -1,0 +1,1 @@
+"""Room: Virtual-DSM images, installed, set up and frozen in a container."""

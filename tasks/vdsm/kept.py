@@ -1,0 +1,145 @@
+"""Results that are images: the engine keeps them, and their labels say what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tasks.core.errors import BadInput
+from tasks.core.stage import Facts, Site, Step
+from tasks.core.store import Result, new_record
+from tasks.docker import images
+from tasks.docker.engine import Engine, connect
+from tasks.docker.images import Image
+from tasks.vdsm import restore
+from tasks.vdsm.variant import (
+    CHECKPOINTS,
+    checkpoint_named,
+    checkpoint_reference,
+    machine_of,
+    repository,
+)
+
+STAGE = "org.vmbake.stage"
+FINGERPRINT = "org.vmbake.fingerprint"
+FACTS = "org.vmbake.facts"
+# The variant that an image belongs to; only images with its own label are cleaned up.
+REPOSITORY = "org.vmbake.repository"
+CHECKPOINT = "org.vmbake.checkpoint"
+# The image of vdsm/virtual-dsm below; its QEMU is a part of the machine that a snapshot fits.
+UPSTREAM = "org.vmbake.upstream"
+
+
+class InEngine:
+    """The keeper of stages whose result is an image."""
+
+    def find(self, stage: str, fingerprint: str) -> Facts | None:
+        """The facts of an image with that fingerprint; its other facts are on a label."""
+        with connect() as engine:
+            image = labelled(engine, stage, fingerprint)
+        return json.loads(image.labels[FACTS]) | {"image": image.id} if image else None
+
+    def damage(self, result: Result) -> str:
+        """Why the image can't be used any more."""
+        with connect() as engine:
+            found = images.find(engine, str(result.facts["image"]))
+        return "" if found else "its image was removed from the Docker engine"
+
+
+KEEPER = InEngine()
+
+
+def labelled(engine: Engine, stage: str, fingerprint: str) -> Image | None:
+    """The newest image that a stage made under that fingerprint."""
+    found = images.by_labels(engine, {STAGE: stage, FINGERPRINT: fingerprint})
+    return next((image for image in found if FACTS in image.labels), None)
+
+
+def labels(step: Step, facts: Mapping[str, Any]) -> dict[str, str]:
+    """The labels of a stage's image. Its facts have to be there for who has lost the record."""
+    return {
+        STAGE: step.name,
+        FINGERPRINT: step.fingerprint,
+        FACTS: json.dumps(facts, sort_keys=True),
+    }
+
+
+def image_id(result: Result) -> str:
+    """The image that is the result of a stage."""
+    return str(result.facts["image"])
+
+
+def chosen(checkpoint: str) -> Any:
+    """A hook for the stage that makes `checkpoint`: the one that the user named, if it is that."""
+
+    def given(
+        site: Site, *, accel: str, image_name: str, from_checkpoint: str, **params: Any
+    ) -> Result | None:
+        if checkpoint_named(from_checkpoint) != checkpoint:
+            return None
+        with connect() as engine:
+            image = require_checkpoint(engine, image_name, accel, checkpoint)
+        refuse_mismatch(image, checkpoint, accel=accel, **params)
+        facts = json.loads(image.labels[FACTS]) | {"image": image.id}
+        record = new_record(image.labels[STAGE], image.labels[FINGERPRINT], {}, facts)
+        return Result(directory=site.state, record={**record, "outputs": {}})
+
+    return given
+
+
+def require_checkpoint(engine: Engine, image_name: str, accel: str, name: str) -> Image:
+    """The image of a checkpoint of this variant.
+
+    Raises:
+        BadInput: there is none; those that there are, are listed.
+    """
+    checkpoint = checkpoint_named(name)
+    image = images.find(engine, checkpoint_reference(image_name, accel, checkpoint))
+    if image is not None and image.labels.get(CHECKPOINT) == checkpoint:
+        return image
+    there = [found.labels[CHECKPOINT] for found in all_of(engine, image_name, accel)]
+    if there:
+        hint = f"There are: {', '.join(there)}."
+    else:
+        hint = f"There is none yet: build them with `inv build.{accel}`."
+    raise BadInput(
+        f"There is no checkpoint {checkpoint!r} of {repository(image_name, accel)}.", hint=hint
+    )
+
+
+def refuse_mismatch(image: Image, checkpoint: str, **params: Any) -> None:
+    """Check that a snapshot fits the machine that is asked for.
+
+    Raises:
+        BadInput: it doesn't; QEMU itself would not always say so.
+    """
+    if reasons := restore.mismatches(machine_of(**params), image.labels):
+        raise BadInput(
+            f"The checkpoint {checkpoint} can't be restored: {' '.join(reasons)}",
+            hint="Ask for the machine that it was saved on, or build it anew without "
+            "--from-checkpoint.",
+        )
+
+
+def all_of(engine: Engine, image_name: str, accel: str) -> list[Image]:
+    """The checkpoints of a variant that have their tag, in the order in which they come to be."""
+    prefix = repository(image_name, accel)
+    found = {
+        name: images.find(engine, checkpoint_reference(image_name, accel, name))
+        for name in CHECKPOINTS
+    }
+    return [
+        image
+        for name, image in found.items()
+        if image is not None
+        and image.labels.get(CHECKPOINT) == name
+        and image.labels.get(REPOSITORY) == prefix
+    ]
+
+
+def problems(site: Site, *, from_checkpoint: str, **_: Any) -> Iterable[str]:
+    """What is wrong with the name of a checkpoint, whether or not it has been made."""
+    name = checkpoint_named(from_checkpoint)
+    if name and name not in CHECKPOINTS:
+        yield f"{from_checkpoint!r} is no checkpoint; there are {', '.join(CHECKPOINTS)}."

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The guest's memory.
+
+checkMemory reduce
+
+return 0

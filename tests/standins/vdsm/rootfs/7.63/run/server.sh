@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The placeholder page.
+
+. web.sh
+
+startWeb
+
+return 0
