@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import commands, packing
+from bench import commands, packing, virtual_dsm
 from bench.commands import ROOT
 from bench.measure import Comparison, Finding
 from bench.report import as_table, sentence
@@ -74,6 +74,7 @@ def measured(work: Path, runner: Runner, options: argparse.Namespace) -> Iterato
     if image := options.image or newest(ROOT.glob("output/vexfs-*.qcow2")):
         yield packing.packing(image, work, runner, PACKING_ROUNDS)
     if not options.quick:
+        yield from virtual_dsm.measured(work, runner, START_ROUNDS)
         yield commands.building(work, runner)
 
 

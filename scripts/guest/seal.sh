@@ -38,7 +38,8 @@ rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/* /var/cache/apt/*.bin /var/
 rm -f /var/lib/dpkg/*-old /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
 rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /var/crash/* /var/mail/* /var/spool/mail/*
 
-dpkg-query -W -f 'package=${binary:Package} ${Version}\n'
+# Removed packages whose settings are left are listed, too; they are not installed (ii).
+dpkg-query -W -f '${db:Status-Abbrev}package=${binary:Package} ${Version}\n' | sed -n 's/^ii //p'
 
 swapoff -a
 umount /boot/efi 2> /dev/null || true

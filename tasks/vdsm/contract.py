@@ -32,12 +32,14 @@ CPU_MODEL = "Westmere"
 # Upstream adds invtsc where the host can scale its TSC, and QEMU saves no such processor.
 CPU_FLAGS = "-invtsc"
 LEAST_DISK_GIB = 6
-# Ports of the guest beside 22 and 5000, which upstream adds by itself; 7.41 would forward a port
-# that is named again twice, which QEMU refuses. NFS with its portmapper and mountd, SMB, iSCSI.
+# Ports that users of a NAS want, beside those that upstream adds by itself: one that is named again
+# would be forwarded twice, which QEMU refuses. NFS with its portmapper and mountd, SMB, iSCSI.
 USER_PORTS = (
     *("5001/tcp", "111/tcp", "111/udp", "892/tcp", "892/udp", "2049/tcp", "2049/udp"),
     *("139/tcp", "445/tcp", "3260/tcp"),
 )
+# What upstream adds from 7.63 on (which has prepare.sh), beside 22 and 5000.
+ADDED_SINCE_7_63 = ("5001/tcp", "80/tcp", "443/tcp", "445/tcp")
 # Any country makes it ask no service on the internet where it is; only CN changes anything.
 COUNTRY = "US"
 # Upstream waits for DSM to shut down: 102 s, twice as long up to 7.51 without KVM.
@@ -129,7 +131,7 @@ def environment(
         "KVM": "Y" if machine.accel == "kvm" else "N",
         **({"MACHINE": machine.machine_type} if machine.machine_type else {}),
         "NETWORK": "Y" if machine.network == "nat" else layout.user_network,
-        **({"USER_PORTS": ",".join(USER_PORTS)} if machine.network == "user" else {}),
+        **({"USER_PORTS": ",".join(user_ports(layout))} if machine.network == "user" else {}),
         "VM_NET_IP": machine.guest_ip,
         "MAC": machine.mac,
         # The host's own would go into the virtual network card.
@@ -141,6 +143,12 @@ def environment(
         # For scripts/vdsm/convert.sh, should somebody set ARGUMENTS.
         **({"VMBAKE_SNAPSHOT": snapshot} if snapshot is not None else {}),
     }
+
+
+def user_ports(layout: Layout) -> list[str]:
+    """The ports to name in USER_PORTS."""
+    added = ADDED_SINCE_7_63 if layout.disk_script.endswith("prepare.sh") else ()
+    return [port for port in USER_PORTS if port not in added]
 
 
 def needs(machine: Machine) -> Needs:

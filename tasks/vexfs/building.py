@@ -23,6 +23,7 @@ from tasks.vexfs import bases, guest_steps, seed
 
 MACHINE_DISK = "machine.qcow2"
 TRIES = 3
+DPKG_STATUS = "dpkg-status"
 TAG = "ready"
 # The last console is the one that is logged. A guest that lives for minutes and talks to nobody
 # needs no mitigations, and no unit that serves its later life.
@@ -254,6 +255,8 @@ def restored(step: Step, parts: Parts, checkpoint: Result) -> Iterator[Guest]:
 def seal(step: Step, guest: Guest, compiled: Result) -> Facts:
     """Install what was compiled, seal the guest, and end it; its disk is left in `step.work`."""
     names = {role: str(compiled.facts[role]["file"]) for role in ("module", "tool")}
+    # For the bill of materials; nobody gets in any more once the guest is sealed.
+    guest.ssh.fetch("/var/lib/dpkg/status", step.out / DPKG_STATUS)
     step.say("installing the module and vexctl, and sealing")
     done = guest_steps.install_and_seal(guest.ssh, compiled.directory, names, step.deadline)
     guest.vm.quit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tasks.core.digest import digest_of
@@ -31,6 +32,8 @@ def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
         into=step.out,
         deadline=step.deadline,
     )
+    for lock in (path for path in files if path.name == "Cargo.lock"):
+        shutil.copyfile(lock, step.out / lock.name)
     digests = {str(path.relative_to(tree)): step.digests.of(path) for path in files}
     return {
         "module": {"file": names["module"], "sha256": step.digests.of(step.out / names["module"])},

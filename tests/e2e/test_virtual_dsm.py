@@ -117,6 +117,7 @@ def house(folder: Path, server: ReleaseServer, pat: Path, name: str, **settings:
             "DSM_IMAGE_NAME": f"vmbake-e2e/{name}",
             "DSM_MEMORY": "512",
             "DSM_CPUS": "1",
+            "DSM_SLOW": "3",
             "DSM_ADMIN_PASS": PASSWORD,
             **settings,
         },
@@ -295,7 +296,6 @@ def test_a_wrong_password_is_told_from_a_dsm_that_is_down(built: Built) -> None:
         env={"DSM_ADMIN_PASS": "Wr0ng.word"}, status=BAD_INPUT,
     )  # fmt: skip
     assert "password" in err
-    assert built.house.states("build.tcg")["build.tcg"] == "fresh"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,7 +354,7 @@ def killed(own: House, kill: Kill, words: tuple[str, ...]) -> None:
 def test_the_newer_layout_with_a_checkpoint_after_each_step(
     docker_engine: str, server: ReleaseServer, pat: Path, tmp_path: Path, engine: Engine
 ) -> None:
-    faults = "late=40,dead-click,reordered,reset-after-admin"
+    faults = "dead-click=two-factor,reordered,reset-after-admin"
     own = house(
         tmp_path, server, pat, "two",
         DSM_BASE_IMAGE=standin.build("7.63", faults=faults), DSM_CHECKPOINTS="all",
@@ -390,7 +390,7 @@ def test_a_container_that_dies_ends_the_build_at_once(
 ) -> None:
     err = failing(tmp_path, server, pat, "exit=64", "build.tcg", status=MACHINE_FAILED)
     assert "exit code 64" in err
-    assert "hda1.tgz" in err
+    assert "the PAT" in err
 
 
 def test_an_image_of_another_layout_is_refused(

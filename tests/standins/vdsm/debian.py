@@ -14,12 +14,15 @@ from filelock import FileLock
 from tasks.core.digest import digest_of
 from tasks.core.process import Runner
 from tasks.guest.bootstrap import PRIVATE, require_mode
+from tasks.guest.scratch import scratch
 
 # The release of the real image 7.41, so that the QEMU is of the same series.
 RELEASE = "trixie"
 CACHE = Path(__file__).parents[3] / ".vmbake" / "standins"
 KEY_DIGITS = 12
 KEPT = 3
+# The largest of the trees, and the packages that it is unpacked from.
+WORK_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ def unpacked(recipe: Recipe, cache: Path) -> Path:
 
     Raises:
         CannotRun, MissingTool: mmdebstrap can't be used here.
+        NoRoom: there is too little memory and disk.
         CommandFailed: it failed; NAME.log in the cache says why.
     """
     tar = cache / f"{recipe.name}-{recipe.key}.tar"
@@ -54,7 +58,8 @@ def unpacked(recipe: Recipe, cache: Path) -> Path:
 
     def make(aside: Path) -> None:
         log.unlink(missing_ok=True)
-        Runner(log).run(mmdebstrap_argv(recipe, aside))
+        with scratch(WORK_BYTES, cache) as work:
+            Runner(log).run(mmdebstrap_argv(recipe, aside), env={"TMPDIR": str(work)})
 
     made_once(tar, make)
     return tar

@@ -51,6 +51,7 @@ FAULTS: dict[str, str | None] = {
     "nfs-on": None,  # NFS is on from the beginning
     "nfs-forgets": None,  # says "Changes applied" and changes nothing
     "stale-applied": None,  # "Changes applied" is visible before anything was applied
+    "slow-apply": "5",  # SECONDS that applying takes
     "apply-error": None,  # Apply is answered by an error
     "reloads": None,  # the page loads itself anew where others only change
     "busy-network": None,  # the page never stops making requests
@@ -213,6 +214,7 @@ APIS = {
     "SYNO.API.Auth": {"path": "entry.cgi", "minVersion": 1, "maxVersion": 7},
     "SYNO.API.Info": {"path": "entry.cgi", "minVersion": 1, "maxVersion": 1},
 }
+SLOW = {"create": "slow-admin", "apply": "slow-apply"}  # action: fault
 SHORT_PAUSE_MS = 200  # between two looks of a page that waits for its next screen
 
 
@@ -346,7 +348,7 @@ class Dsm:
 
     def _late(self, screen: str) -> str:
         """The screen, or a blank one as long as the fault `late` says so."""
-        first = self.kept["left"][:1] == [screen] or screen == "welcome"
+        first = screen == "welcome" or self.kept["left"] == screens_to_come(self.faults)
         if "late" in self.faults and first and self.within(f"late {screen}", self.faults["late"]):
             return "blank"
         return screen
@@ -508,8 +510,7 @@ class Handler(BaseHTTPRequestHandler):
         action = said["action"]
         if action == "create" and "lost-admin" in dsm.faults and dsm.once("lost-admin"):
             return self._break("reset-after-admin")
-        if action == "create" and "slow-admin" in dsm.faults:
-            time.sleep(float(dsm.faults["slow-admin"]))
+        time.sleep(float(dsm.faults.get(SLOW.get(action, ""), 0)))
         with dsm.lock:
             shown, cookie = dsm.act(action, said, self._sid())
         if fault := dsm.down():

@@ -28,8 +28,8 @@ echo "$NET_DEV" >/run/shm/qemu.nic
 case ${NETWORK,,} in
   "n" | "no" | "none") NET_OPTS="" ;;
   "slirp") configureUser && addNetworkDevice ;;
-  "user"* | "passt")
-    warn "passt is not available, using slirp."
+  "user"* | "pass"*)
+    warn "Only QEMU's own user network is available, using slirp."
     configureUser && addNetworkDevice
     ;;
   *) configureNATorUser && addNetworkDevice ;;
