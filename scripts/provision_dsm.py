@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Drives the web wizard of a Virtual-DSM in a browser, step by step.
 
-It needs Playwright for Python, and scripts/dsm beside it. What DSM shows is the data at the top:
-that is the part to edit when DSM changes. A step can be run again at any time: it goes
+It needs Playwright for Python, and scripts/dsm beside it. What DSM shows is the data at the top,
+which is the part to edit when DSM changes. A step can be run again at any time: it goes
 on from the page that it finds, and changes nothing that is done. How it went is in
 VIDEOS/STEP.webm; a failed step leaves STEP.png, STEP.html and STEP.trace.zip as well.
 """

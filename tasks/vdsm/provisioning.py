@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.core.code import Symbol, digests_from
+from tasks.core.digest import digest_of
 from tasks.core.errors import CommandFailed, MachineFailed, ProvisionFailed
 from tasks.core.process import Process
 from tasks.core.stage import Params, Step
@@ -47,11 +48,10 @@ def patience(slow: int, accel: str) -> int:
 def code_of(commands: Iterable[str]) -> dict[str, str]:
     """The code of commands of the script as inputs of a stage: an edit counts where it matters."""
     return {
-        f"code scripts/provision_dsm.py {command}": found
+        f"code scripts/provision_dsm.py {command}": digest_of(
+            digests_from(Symbol("scripts.provision_dsm", command.replace("-", "_")))
+        )
         for command in commands
-        for found in digests_from(
-            Symbol("scripts.provision_dsm", command.replace("-", "_"))
-        ).values()
     }
 
 

@@ -10,6 +10,7 @@ import yaml
 from invoke.config import Config
 from invoke.tasks import Call
 
+from tasks.core.code import Symbol, digests_from
 from tasks.core.errors import CannotRun
 from tasks.core.graph import Node, build
 from tasks.core.options import Value
@@ -147,3 +148,15 @@ def test_nothing_is_pushed_unless_the_user_says_that_it_may_be() -> None:
 def test_names() -> None:
     name = checkpoint_reference("reg.example/team/vdsm-ci", "tcg", "start-ready")
     assert name == "reg.example/team/vdsm-ci-tcg:ckpt-start-ready"
+
+
+def test_what_the_steps_share_counts_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ("wait-for-boot", *provisioning.STEPS)
+    found = {step: digests_from(Symbol("scripts.provision_dsm", step.replace("-", "_")))
+             for step in steps}  # fmt: skip
+    assert all("scripts.dsm.connection" in modules for modules in found.values())
+    before = provisioning.code_of(steps)
+    shared_machinery = dict.fromkeys(found["wait-for-boot"], "changed")
+    monkeypatch.setattr(provisioning, "digests_from", lambda _: shared_machinery)
+    after = provisioning.code_of(steps)
+    assert all(after[name] != before[name] for name in before)

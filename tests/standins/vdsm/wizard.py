@@ -645,9 +645,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5000, help="0: a free one")
     parser.add_argument("--nfs-port", type=int, default=2049)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--faults", type=parse_faults, default={}, metavar="WORD[=VALUE],...")
+    parser.add_argument("--faults", default="", metavar="WORD[=VALUE],...")
     options = parser.parse_args()
-    dsm = Dsm(options.state, options.faults, opener(options.host, options.nfs_port))
+    try:
+        faults = parse_faults(options.faults)
+    except ValueError as error:
+        parser.error(str(error))
+    dsm = Dsm(options.state, faults, opener(options.host, options.nfs_port))
     with Web((options.host, options.port), dsm) as web:
         print(f"serving on {options.host}:{web.server_address[1]}", flush=True)
         web.serve_forever()
