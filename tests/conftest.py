@@ -17,6 +17,10 @@ GUARD = Guard()
 MARKERS = ("integration", "e2e")
 ENDING_S = 2.0
 
+# A shell's background job has SIGINT ignored, which its children inherit: then no test of Ctrl-C
+# could pass.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:

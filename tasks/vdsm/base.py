@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import Any
 
 from tasks.core.digest import digest_of
+from tasks.core.errors import Busy
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.docker import images
 from tasks.docker.commit import Changes, commit
 from tasks.docker.container import Container
+from tasks.docker.engine import Engine
 from tasks.docker.files import Content
+from tasks.docker.images import Image
 from tasks.docker.spec import ContainerSpec
 from tasks.vdsm import kept, layout
 from tasks.vdsm.contract import STORAGE
 from tasks.vdsm.dsm import docker_run
 from tasks.vdsm.layout import Layout
+
+# One for each image of upstream's, so that no nameless ones pile up.
+NAME = "vmbake-base"
+ID_DIGITS = 12
 
 
 def make(step: Step, reference: str) -> Facts:
@@ -51,7 +59,17 @@ def make(step: Step, reference: str) -> Facts:
             # Whatever is made from it has that label, too.
             changes = Changes(labels={**kept.labels(step, facts), kept.UPSTREAM: upstream.id})
             image = commit(container, changes, message="vmbake: qcow2 disks")
+        name_it(run.engine, image, f"{NAME}:{upstream.id.removeprefix('sha256:')[:ID_DIGITS]}")
     return facts | {"image": image.id}
+
+
+def name_it(engine: Engine, image: Image, name: str) -> None:
+    """Give it its name; the image that had it before goes, unless something was made from that."""
+    before = images.find(engine, name)
+    images.tag(engine, image.id, name)
+    if before and before.id != image.id:
+        with contextlib.suppress(Busy):
+            images.remove(engine, before.id)
 
 
 def scripts_of(container: Container) -> dict[str, str]:

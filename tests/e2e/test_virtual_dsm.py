@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks.docker.engine import Engine, connect
 from tasks.docker.runs import Run
 from tasks.docker.spec import ContainerSpec
 from tasks.vdsm import probes
+from tests.standins import docker_registry
 from tests.standins.release_server import ReleaseServer, serving
 from tests.standins.tiny_image import TinyImage
 from tests.standins.vdsm import image as standin
@@ -372,6 +374,43 @@ def test_the_newer_layout_with_a_checkpoint_after_each_step(
         ]
     finally:
         remove_images(engine, own.name)
+
+
+def test_nothing_is_pushed_without_leave_and_a_list_is_made_with_it(
+    built: Built, engine: Engine, tmp_path: Path
+) -> None:
+    words = ("vdsm.push", "--accel", "tcg", "--architectures", "amd64", "--push-to")
+    registry = docker_registry.program(tmp_path / "program")
+    with docker_registry.serving(registry, tmp_path / "registry") as address:
+        target = f"{address}/team/dsm"
+        _, err = built.house.inv(*words, target, status=BAD_INPUT)
+        assert "EULA" in err
+        assert not (tmp_path / "registry" / "images").exists()
+        try:
+            out, _ = built.house.inv(*words, target, "--accept-eula")
+        finally:
+            images.untag(engine, f"{target}:latest-amd64")
+        member, listed = (line.rpartition("@")[2] for line in out.split())
+        accept = "application/vnd.docker.distribution.manifest.list.v2+json"
+        request = urllib.request.Request(
+            f"http://{address}/v2/team/dsm/manifests/latest", headers={"Accept": accept}
+        )
+        with urllib.request.urlopen(request) as answer:
+            found = json.loads(answer.read())
+            assert answer.headers["Docker-Content-Digest"] == listed
+    (entry,) = found["manifests"]
+    assert (entry["digest"], entry["platform"]["architecture"]) == (member, "amd64")
+
+
+def test_a_kept_container_is_left_running_and_says_how_to_end_it(
+    built: Built, engine: Engine
+) -> None:
+    _, err = built.house.inv("vdsm.smoke-test", "--accel", "tcg", "--no-cache", "--keep",
+                             "--from-checkpoint", "final")  # fmt: skip
+    name = re.search(r"docker rm -fv (\S+)", err)
+    assert name
+    assert engine.api.inspect_container(name[1])["State"]["Running"]
+    engine.api.remove_container(name[1], force=True, v=True)
 
 
 def failing(
