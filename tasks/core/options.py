@@ -88,6 +88,15 @@ def choose(option: Option, given: Value | None, config: Config) -> Chosen:
     return judge(option, default_of(option, config), f"{option.key} in invoke.yaml")
 
 
+def within(low: int, high: int) -> Callable[[int], str]:
+    """A check for numbers in a range, both ends included."""
+
+    def check(value: int) -> str:
+        return "" if low <= value <= high else f"it must be between {low} and {high}."
+
+    return check
+
+
 def default_of(option: Option, config: Config) -> Any:
     """The default in invoke.yaml.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tasks.core.options import Option, Options
+from tasks.core.options import Option, Options, within
 
 # What Docker takes (docs.docker.com/reference/cli/docker/image/tag), lower case, port allowed.
 REPOSITORY = re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
@@ -25,15 +25,6 @@ def matching(pattern: re.Pattern[str], wanted: str) -> Any:
 
     def check(value: str) -> str:
         return "" if pattern.fullmatch(value) else f"it must be {wanted}."
-
-    return check
-
-
-def within(low: int, high: int) -> Any:
-    """A check for numbers in a range, both ends included."""
-
-    def check(value: int) -> str:
-        return "" if low <= value <= high else f"it must be between {low} and {high}."
 
     return check
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.core.options import Option, Options
+from tasks.core.options import Option, Options, within
 from tasks.guest.cloudconfig import variants
 
 ROOT = Path(__file__).parents[2]
@@ -35,15 +35,6 @@ def plain_version(value: str) -> str:
     if VERSION.fullmatch(value):
         return ""
     return "it becomes part of file names: letters, digits and . + ~ _ - only, 64 at most."
-
-
-def within(low: int, high: int) -> Any:
-    """A check for numbers in a range, both ends included."""
-
-    def check(value: int) -> str:
-        return "" if low <= value <= high else f"it must be between {low} and {high}."
-
-    return check
 
 
 OPTIONS = Options(
