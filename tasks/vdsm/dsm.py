@@ -133,7 +133,7 @@ def connect_monitor(dsm: Dsm) -> None:
         MachineFailed: the container ended first.
         TimedOut: QEMU never listened.
     """
-    wait = f"until [ -S {QMP_SOCKET} ]; do sleep 0.1; done; exec nc -U {QMP_SOCKET}"
+    wait = f"until [ -S {QMP_SOCKET} ]; do sleep 0.1; done; exec nc -N -U {QMP_SOCKET}"
     channel = dsm.container.open_stream(["sh", "-c", wait])
     try:
         dsm.qmp.open(channel, INSTALL_S)
@@ -165,7 +165,7 @@ def leave_running(step: Step, dsm: Dsm) -> tuple[str, ...]:
     name = dsm.container.keep()
     lines = (
         f"DSM      {dsm.url}",
-        f"monitor  docker exec -it {name} nc -U {QMP_SOCKET}  (QMP: qmp_capabilities first)",
+        f"monitor  docker exec -it {name} nc -N -U {QMP_SOCKET}  (QMP: qmp_capabilities first)",
         f"log      docker logs -f {name}",
         f"end      docker rm -fv {name}",
     )

@@ -201,7 +201,7 @@ def test_the_whole_way_and_again(serve: Serve, provision: Provision, tmp_path: P
         ("late=5", 9),
         ("missing,reordered", 8),
         ("repeated,duplicated=update,hidden-twin=file-access", 10),
-        ("dead-click=update,popup", 9),
+        ("dead-click=update,popup=0.2", 9),
         ("reloads,session-lost=file-access", 9),
     ],
 )
