@@ -48,7 +48,6 @@ image_stage = functools.partial(stage, keeper=kept.KEEPER)
 # A stage that makes a checkpoint, unless the user has named that one.
 checkpoint_stage = functools.partial(
     image_stage,
-    check=kept.problems,
     also=(*NAMING, *RUNNING, *GATE),
     indirect=(*NAMING, *GATE),
 )
@@ -147,11 +146,7 @@ def smoke_test(step: Step, admin_user: str, admin_pass: str) -> Facts:
     return smoke.test(step, step.result(flatten), admin_user, admin_pass)
 
 
-@stage(
-    kind="action",
-    check=kept.problems,
-    also=(*RUNNING, *NAMING),
-)
+@stage(kind="action", also=(*RUNNING, *NAMING))
 def explore(step: Step, accel: str, from_checkpoint: str) -> None:
     """Start a checkpoint and leave it running for a look."""
     exploring.explore(step, accel, from_checkpoint or FINAL)
