@@ -260,6 +260,11 @@ def seal(step: Step, guest: Guest, compiled: Result) -> Facts:
     step.say("installing the module and vexctl, and sealing")
     done = guest_steps.install_and_seal(guest.ssh, compiled.directory, names, step.deadline)
     guest.vm.quit()
+    return sealed_facts(done)
+
+
+def sealed_facts(done: guest_steps.Sealed) -> Facts:
+    """What is known of a sealed image."""
     return {
         "kernel": done.facts["kernel"],
         "vermagic": done.facts["vermagic"],
