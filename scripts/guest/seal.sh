@@ -19,6 +19,11 @@ rm -f /root/.*_history /home/*/.*_history /root/.lesshst /root/.wget-hsts
 # Who this machine is.
 # shellcheck disable=SC2154 # install.sh started it
 wait "$clean"
+# What cloud-init writes where systemd runs; elsewhere it removes the file, and a root that is mounted
+# read-only at first could not get a new one.
+rm -f /etc/machine-id
+echo uninitialized > /etc/machine-id
+chmod 444 /etc/machine-id
 rm -f /etc/ssh/ssh_host_*
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
 rm -rf /var/lib/cloud /var/lib/dhcp/* /var/lib/NetworkManager/* /var/lib/systemd/network/*

@@ -36,12 +36,18 @@ status=0
 # In the background, because a shell that waits for a foreground program hears no signal.
 # shellcheck disable=SC2086 # these are words
 unshare $apart sh "${0%/*}/in-root.sh" "$root" "$share" < /dev/null &
-wait "$!" || status=$?
+container=$!
+# The lock is free when the daemon is dead. What works on the disk would fail bit by bit, or not at all.
+(flock "$work/alive" true && kill -KILL "$container" 2> /dev/null) &
+wait "$container" || status=$?
 
-umount "$root"
-if ! kill "$daemon"; then
+# Without the daemon nothing reaches the image any more, and unmounting would only say so at length.
+died() {
     echo "vmbake: qemu-storage-daemon ended before its time" >&2
     exit 70
-fi
+}
+kill -0 "$daemon" || died
+umount "$root"
+kill "$daemon" || died
 flock "$work/alive" true
 exit "$status"

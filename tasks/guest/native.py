@@ -18,10 +18,8 @@ from tasks.core.tools import find_tool
 from tasks.guest.bootstrap import PRIVATE
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "native"
-TOOLS = (
-    *("qemu-storage-daemon", "unshare", "setpriv", "mount", "umount", "partx", "flock"),
-    "pivot_root",
-)
+# What may be missing; the rest of what the scripts call comes with these packages.
+TOOLS = ("qemu-storage-daemon", "unshare", "partx")
 DEVICES = (Path("/dev/fuse"), Path("/dev/loop-control"))
 # capabilities(7): mounting and namespaces, entering a root, files of any owner, the host's name.
 CAP_SYS_ADMIN = 1 << 21
