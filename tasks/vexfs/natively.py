@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.core.errors import CannotRun, CommandFailed
+from tasks.core.errors import BadInput, CannotRun, CommandFailed
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest import bootstrap, native
@@ -18,6 +18,8 @@ from tasks.qemu import disk
 from tasks.vexfs import bases, building, guest_steps, seed
 
 SCRIPTS = native.SCRIPTS
+# The exit status by which packages.sh says that the base is too old for them.
+BASE_TOO_OLD = 71
 
 
 def install_packages(
@@ -27,6 +29,7 @@ def install_packages(
 
     Raises:
         CannotRun: nothing may be downloaded.
+        BadInput: the base is too old for them.
         DownloadFailed, BadInput, NoRoom, CommandFailed: what the archive or the disk did.
     """
     if offline:
@@ -35,12 +38,21 @@ def install_packages(
             "downloads, which --offline forbids.",
             hint="Run once without --offline.",
         )
-    text = f"PACKAGES='{' '.join(packages)}'\n" + (SCRIPTS / "packages.sh").read_text()
+    words = f"PACKAGES='{' '.join(packages)}'\nKVER={base.facts['kernel']}\n"
+    text = words + (SCRIPTS / "packages.sh").read_text()
     lines: list[str] = []
     step.say(f"installing {', '.join(packages)}")
     try:
         work_on(step, base.path(bases.DISK), text, lines, network=True)
     except CommandFailed as error:
+        if error.status == BASE_TOO_OLD:
+            raise BadInput(
+                "The packages of the variant are for a newer kernel than that of the base, which "
+                "was made when the archive had an older one.",
+                hint="Make the base anew: inv vexfs.build-cloudimg --no-cache",
+                log=error.log,
+                tail=error.tail,
+            ) from error
         raise bootstrap.explain(error, lines) from error
     return {}
 

@@ -61,9 +61,7 @@ def image(pristine: Path, tmp_path: Path) -> Iterator[Path]:
     wait_until(lambda: left_of(tmp_path) == [], "everything is gone")
 
 
-def enter(
-    image: Path, script: str, name: str = "work", timeout_s: float = LIMIT_S
-) -> list[str]:
+def enter(image: Path, script: str, name: str = "work", timeout_s: float = LIMIT_S) -> list[str]:
     """The lines that a script in the image says."""
     work = image.parent / name
     (work / "share").mkdir(parents=True)
@@ -89,14 +87,18 @@ def wait_until(met: Callable[[], bool], what: str) -> None:
 def left_of(folder: Path) -> list[str]:
     """Processes, mounts and loop devices that have to do with a folder."""
     name = str(folder)
-    found = [line for line in Path("/proc/mounts").read_text().splitlines() if name in line]
-    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
-        if name in read(backing):
-            found.append(str(backing))
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        if name in read(command) and command.parent.name != str(os.getpid()):
-            found.append(read(command))
-    return found
+    mounts = [line for line in read(Path("/proc/mounts")).splitlines() if name in line]
+    loops = [
+        str(backing)
+        for backing in Path("/sys/block").glob("loop*/loop/backing_file")
+        if name in read(backing)
+    ]
+    commands = [
+        read(command)
+        for command in Path("/proc").glob("[0-9]*/cmdline")
+        if name in read(command) and command.parent.name != str(os.getpid())
+    ]
+    return mounts + loops + commands
 
 
 def read(path: Path) -> str:
