@@ -5,7 +5,8 @@
 #
 # This is the first process of a PID namespace, in a mount namespace of its own. However it ends, the
 # kernel ends the daemon, each mount and the loop device with it; what is done on the way out is for
-# the image, which then has all that was written.
+# the image, which then has all that was written. Exit status 70: the daemon died; 72: the image could not
+# take all that was written.
 set -eu
 trap 'exit 143' TERM
 
@@ -47,6 +48,11 @@ died() {
     exit 70
 }
 kill -0 "$daemon" || died
+# The script's writes reach the image behind its back; this tells whether all of them could.
+if ! sync -f "$root"; then
+    echo "vmbake: not all that was written reached the image" >&2
+    exit 72
+fi
 umount "$root"
 kill "$daemon" || died
 flock "$work/alive" true

@@ -7,12 +7,13 @@ even by SIGKILL: no mount, loop device or daemon can stay behind (scripts/native
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.core.errors import CommandFailed, MachineFailed
+from tasks.core.errors import CommandFailed, MachineFailed, NoRoom, VmbakeError
 from tasks.core.process import Runner
 from tasks.core.tools import find_tool
 from tasks.guest.bootstrap import PRIVATE
@@ -23,8 +24,11 @@ TOOLS = ("qemu-storage-daemon", "unshare", "partx")
 DEVICES = (Path("/dev/fuse"), Path("/dev/loop-control"))
 # capabilities(7): mounting and namespaces, entering a root, files of any owner, the host's name.
 CAP_SYS_ADMIN = 1 << 21
-# The exit status by which with-disk.sh says that the daemon died.
+# The exit statuses by which with-disk.sh says what went wrong around the script.
 DAEMON_DIED = 70
+NOT_WRITTEN = 72
+# With less than this a disk counts as full: qcow2 grows in clusters, and needs some for its tables.
+FULL_BYTES = 16 << 20
 APART = ("unshare", "--uts", "--ipc", "--net", "--")
 SCRIPT = "inside.sh"
 
@@ -66,7 +70,8 @@ def run_in_disk(
 
     Raises:
         CommandFailed: the script failed, or the image could not be opened.
-        MachineFailed: the daemon that gives access to the image died.
+        MachineFailed: the daemon that gives access to the image died, or the host's disk fails.
+        NoRoom: the host's disk filled up.
         TimedOut: it took longer than `timeout_s` seconds.
     """
     room = work / "native"
@@ -81,14 +86,24 @@ def run_in_disk(
     try:
         runner.run([*PRIVATE, *argv], env=env | inside.env, timeout_s=timeout_s, on_line=on_line)
     except CommandFailed as error:
-        if error.status == DAEMON_DIED:
-            raise MachineFailed(
-                "qemu-storage-daemon, which gives access to the image, died.",
-                hint="Run the same command again: it begins with this stage.",
-                log=error.log,
-                tail=error.tail,
-            ) from error
-        raise
+        raise explain(error, image.parent) from error
+
+
+def explain(error: CommandFailed, folder: Path) -> VmbakeError:
+    """The failure by its cause; `folder` is where the image lies."""
+    again = "Run the same command again: it begins with this stage."
+    if error.status == DAEMON_DIED:
+        what = "qemu-storage-daemon, which gives access to the image, died."
+        return MachineFailed(what, hint=again, log=error.log, tail=error.tail)
+    if error.status != NOT_WRITTEN:
+        return error
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < FULL_BYTES:
+        what = f"The disk filled up: {folder} has {free_bytes >> 20} MiB free now."
+        return NoRoom(what, hint=f"Free some space. {again}", log=error.log, tail=error.tail)
+    what = f"The disk of {folder} did not take all that was written to the image."
+    hint = f"The kernel's log (dmesg) says why. {again}"
+    return MachineFailed(what, hint=hint, log=error.log, tail=error.tail)
 
 
 def run_with_toolchain(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.errors import CommandFailed, MachineFailed, TimedOut
+from tasks.core.errors import CommandFailed, MachineFailed, NoRoom, TimedOut
 from tasks.core.process import Runner
 from tasks.guest.native import Inside, run_in_disk
 from tasks.qemu import disk as images
@@ -188,6 +188,32 @@ def test_an_image_without_a_root_is_an_error(image: Path) -> None:
     images.create(Runner(image.parent / "log"), empty, size_bytes=64 << 20)
     with pytest.raises(CommandFailed):
         enter(empty, "true")
+
+
+def test_a_host_disk_that_fills_up_is_noticed(image: Path, tmp_path: Path) -> None:
+    """What a script writes reaches the host's disk later, when the script is content already."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
+    try:
+        overlay = small / "disk.qcow2"
+        images.create_overlay(
+            Runner(tmp_path / "log"), overlay, backing=image, backing_format="qcow2"
+        )
+        share = tmp_path / "share"
+        share.mkdir()
+        script = "dd if=/dev/urandom of=/large bs=64k count=256"
+        with pytest.raises(NoRoom):
+            run_in_disk(
+                overlay,
+                Inside(script=script, share=share, hostname="box"),
+                tmp_path,
+                runner=Runner(tmp_path / "log"),
+                timeout_s=LIMIT_S,
+                on_line=lambda line: None,
+            )
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_a_time_limit_ends_all_of_it(image: Path) -> None:
