@@ -16,4 +16,7 @@ if [ "$(ls /lib/modules)" != "$KVER" ]; then
     exit 71
 fi
 apt-get clean
-rm -rf /var/lib/apt/lists/* /usr/sbin/policy-rc.d
+rm -rf /var/lib/apt/lists/* /usr/sbin/policy-rc.d /var/cache/ldconfig/aux-cache
+# As the base has it (tasks/guest/rootfs.py): dpkg leaves out the files, and not the folders and links.
+find /usr/share/doc ! -type d ! -name copyright -delete
+find /usr/share/doc /usr/share/locale -mindepth 1 -type d -empty -delete
