@@ -167,8 +167,11 @@ def test_the_recipe_is_an_input_of_compiling(tmp_path: Path, site: Site) -> None
 
 
 BASE: dict[str, Any] = {
-    **{"variant": "minimal", "image_release": "", "image_mirror": ""},
-    **{"engine": "vm", "accel": "auto"},
+    "variant": "minimal",
+    "image_release": "",
+    "image_mirror": "",
+    "engine": "vm",
+    "accel": "auto",
 }
 
 
