@@ -7,6 +7,8 @@
 # The container can't load modules, mount, reboot, set clocks, make device nodes or change the
 # running kernel's settings; it has no device but those below, and the host's files are out of reach.
 set -eu
+# What is made in an image is for everybody there, whatever the caller thinks of their own files.
+umask 022
 
 cd "$1"
 share=$2

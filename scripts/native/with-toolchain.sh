@@ -4,6 +4,7 @@
 # IMAGE: the toolchain's file system. SOURCE: the tree. WORK: a folder, in which `results` is left.
 # Runs in mount, PID, IPC, UTS and network namespaces of its own, which end with it.
 set -eu
+umask 022
 trap 'exit 143' TERM
 
 image=$1 source=$2 work=$3 script=$4

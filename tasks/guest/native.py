@@ -29,6 +29,7 @@ DAEMON_DIED = 70
 NOT_WRITTEN = 72
 # With less than this a disk counts as full: qcow2 grows in clusters, and needs some for its tables.
 FULL_BYTES = 16 << 20
+IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APART = ("unshare", "--uts", "--ipc", "--net", "--")
 SCRIPT = "inside.sh"
 
@@ -81,8 +82,8 @@ def run_in_disk(
     (inside.share / "cmdline").write_text(f"{inside.cmdline}\n")
     network = "yes" if inside.network else "no"
     argv: list[str | Path] = ["sh", SCRIPTS / "with-disk.sh", image, room, network, inside.share]
-    # Programs of the image, not of the host.
-    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+    # As the image has it, not the host.
+    env = {"PATH": IMAGE_PATH, "HOME": "/root", "USER": "root", "TMPDIR": "/tmp"}  # noqa: S108
     try:
         runner.run([*PRIVATE, *argv], env=env | inside.env, timeout_s=timeout_s, on_line=on_line)
     except CommandFailed as error:

@@ -17,7 +17,6 @@ from invoke.collection import Collection
 from invoke.tasks import task
 
 from tasks.core.stage import Facts, Stage, Step
-from tasks.guest import native
 from tasks.qemu import machine
 from tasks.vexfs import (
     artifact,
@@ -37,7 +36,7 @@ QEMU = "qemu-system-x86_64"
 GIB = 1 << 30
 # What decides about the engine.
 GATE = ("engine", "base", "accel")
-# What says how the source is compiled; all but the version counts by what is found there.
+# What says how the source is compiled; it counts by what is found there.
 RECIPE = ("source", "module_command", "module_file", "tool_command", "tool_file")
 
 stage = functools.partial(task, klass=Stage, options=OPTIONS)
@@ -150,10 +149,11 @@ def savevm(step: Step) -> Facts:
 @stage(
     pre=[build_cloudimg],
     instead=inputs.unless_packages(build_cloudimg),
+    check=inputs.native_problems,
     reads=inputs.native_script("packages.sh"),
     depends=inputs.own_packages,
-    indirect=("variant",),
-    requires=native.TOOLS,
+    also=("base",),
+    indirect=("variant", "base"),
     room_bytes=2 * GIB,
 )
 def packages(step: Step, variant: str, offline: bool) -> Facts:
@@ -168,7 +168,6 @@ def packages(step: Step, variant: str, offline: bool) -> Facts:
     reads=inputs.fill_files,
     also=GATE,
     indirect=GATE,
-    requires=native.TOOLS,
 )
 def fill(step: Step, variant: str, version: str) -> Facts:
     """Apply the variant's cloud-init data natively."""
@@ -186,7 +185,6 @@ def fill(step: Step, variant: str, version: str) -> Facts:
     depends=inputs.native_recipe,
     also=(*RECIPE, *GATE),
     indirect=(*RECIPE, *GATE),
-    requires=native.TOOLS,
 )
 def compile_natively(step: Step, version: str) -> Facts:
     """Compile the module and vexctl in the toolchain's root."""
@@ -215,7 +213,6 @@ def compile_vexfs(step: Step, version: str, ssh_port: int, keep_vm: bool) -> Fac
     pre=[build_cloudimg, fill, compile_natively],
     reads=inputs.native_seal_scripts,
     depends=inputs.engine_native,
-    requires=native.TOOLS,
 )
 def seal_natively(step: Step) -> Facts:
     """Install the results in the image's root and remove every trace of the build."""

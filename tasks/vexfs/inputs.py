@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core import process
+from tasks.core import errors, process
 from tasks.guest import cloudconfig, native, ubuntu
 from tasks.qemu import accel as accelerators
 from tasks.vexfs import bases, engines
@@ -80,6 +80,14 @@ def packages(variant: str) -> tuple[str, ...]:
 def unless_packages(*others: Stage) -> Callable[..., list[Stage] | None]:
     """A hook: what takes the place of the stage that installs packages, if there are none."""
     return lambda site, variant, **_: None if packages(variant) else list(others)
+
+
+def native_problems(site: Site, base: str, **_: Any) -> Iterator[errors.VmbakeError]:
+    """What keeps this host from working on the base natively."""
+    try:
+        engines.require_native(base)
+    except errors.VmbakeError as error:
+        yield error
 
 
 def own_packages(site: Site, variant: str, **_: Any) -> dict[str, str]:

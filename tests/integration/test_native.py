@@ -175,6 +175,14 @@ def test_the_container_has_no_say_over_the_hosts_kernel(image: Path, deed: str) 
     assert said[-1] == "refused"
 
 
+def test_files_are_made_for_everybody_in_the_image(image: Path) -> None:
+    own = os.umask(0o077)
+    try:
+        assert enter(image, "umask; echo x > /file; ls -ld /tmp/. /run/. /dev/null")[0] == "0022"
+    finally:
+        os.umask(own)
+
+
 def test_a_failed_script_leaves_nothing_mounted(image: Path) -> None:
     with pytest.raises(CommandFailed) as caught:
         enter(image, "echo half > /file; exit 3")
