@@ -21,7 +21,6 @@ rm -f /root/.*_history /home/*/.*_history /root/.lesshst /root/.wget-hsts
 wait "$clean"
 # What cloud-init writes where systemd runs; elsewhere it removes the file, and a root that is mounted
 # read-only at first could not get a new one.
-rm -f /etc/machine-id
 echo uninitialized > /etc/machine-id
 chmod 444 /etc/machine-id
 rm -f /etc/ssh/ssh_host_*
