@@ -202,7 +202,7 @@ def check_first_boot(step: Step, said: Mapping[str, Any]) -> None:
     problems += [line for line in str(said.get("schema_errors", "")).splitlines() if line.strip()]
     if problems:
         raise MachineFailed(
-            "cloud-init in the guest did not do all that the user-data says.",
+            "cloud-init did not do all that the user-data says.",
             hint="The user-data is made from the templates in cloud-init/.",
             tail=tuple(str(problem) for problem in problems[:SHOWN_ERRORS]),
         )

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.core.errors import BadInput, CannotRun, CommandFailed
+from tasks.core.errors import BadInput, CannotRun, CommandFailed, MachineFailed
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest import bootstrap, native
@@ -18,6 +18,11 @@ from tasks.qemu import disk
 from tasks.vexfs import bases, building, guest_steps, seed
 
 SCRIPTS = native.SCRIPTS
+# How much of what cloud-init and its commands said is shown when they fail.
+SHOWN_LINES = 10
+NEEDS_A_KERNEL = (
+    "A command that needs a running kernel stands between {% if in_guest %} and {% endif %} there."
+)
 # The exit status by which packages.sh says that the base is too old for them.
 BASE_TOO_OLD = 71
 
@@ -68,17 +73,21 @@ def fill(step: Step, under: Path, files: Mapping[str, bytes]) -> Facts:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     step.say("applying the cloud-init data")
+    lines: list[str] = []
     # The words by which cloud-init looks for this kind of seed and nothing else.
-    work_on(step, under, (SCRIPTS / "fill.sh").read_text(), [], cmdline="ds=nocloud")
+    work_on(step, under, (SCRIPTS / "fill.sh").read_text(), lines, cmdline="ds=nocloud")
     result = json.loads((share(step) / "result.json").read_text())["v1"]
-    building.check_first_boot(
-        step,
-        {
-            "cloud_init_errors": result["errors"],
-            "cloud_init_warnings": result.get("recoverable_errors", {}),
-            "schema_errors": (share(step) / "schema").read_text(),
-        },
-    )
+    said = {
+        "cloud_init_errors": result["errors"],
+        "cloud_init_warnings": result.get("recoverable_errors", {}),
+        "schema_errors": (share(step) / "schema").read_text(),
+    }
+    try:
+        building.check_first_boot(step, said)
+    except MachineFailed as error:
+        error.hint += f"\n{NEEDS_A_KERNEL}"
+        error.tail += tuple(line.rstrip() for line in lines[-SHOWN_LINES:])
+        raise
     return {}
 
 
