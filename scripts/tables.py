@@ -73,6 +73,16 @@ def variants() -> Iterator[Row]:
         yield f"`{name}`", ", ".join(packages) or "none", ", ".join(files) or "none"
 
 
+def differences() -> Iterator[Row]:
+    """What may differ between images of the two engines."""
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "tests" / "e2e" / "differences.toml").read_text())
+    yield "path", "why"
+    for entry in listed["difference"]:
+        yield f"`{entry['path']}`", entry["why"]
+
+
 def statuses() -> Iterator[Row]:
     """Every exit status and its cause."""
     from tasks.core.errors import VmbakeError
@@ -88,6 +98,7 @@ TABLES: dict[str, Callable[[], Iterable[Row]]] = {
     "options-vdsm": functools.partial(options, "vdsm"),
     "variants": variants,
     "statuses": statuses,
+    "differences": differences,
 }
 
 

@@ -70,10 +70,10 @@ class Executor(InvokeExecutor):
                 print(line)
 
     def _plan(self, calls: list[Call]) -> Plan:
-        graph = build(calls, self.config)
+        site = site_of(self.config)
+        graph = build(calls, self.config, site)
         if graph.problems:
             raise BadInput("\n".join(graph.problems))
-        site = site_of(self.config)
         return Plan(graph=graph, site=site, store=Store(site.state)).observe()
 
     def _context(self, call: Call) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.tasks import Call
 
 from tasks.core.options import Value, choose, told
-from tasks.core.stage import RUN_OPTIONS, Stage, as_call, calls_before, qualified_name
+from tasks.core.stage import RUN_OPTIONS, Site, Stage, as_call, calls_before, qualified_name
 
 if TYPE_CHECKING:
     from invoke.config import Config
@@ -63,7 +63,7 @@ class Graph:
     problems: list[str] = field(default_factory=list)
 
 
-def build(calls: Iterable[Call], config: Config) -> Graph:
+def build(calls: Iterable[Call], config: Config, site: Site) -> Graph:
     """Expand the calls and all that they stand on.
 
     A value given to a task is given to each of its pre-tasks that has a parameter of that name,
@@ -73,7 +73,7 @@ def build(calls: Iterable[Call], config: Config) -> Graph:
     graph = Graph()
     known: dict[tuple[Any, ...], Node] = {}
     for call in calls:
-        graph.goals += _expand(call, {}, config, graph, known)
+        graph.goals += _expand(call, {}, config, site, graph, known)
     return graph
 
 
@@ -81,6 +81,7 @@ def _expand(
     call: Call,
     inherited: Mapping[str, Value],
     config: Config,
+    site: Site,
     graph: Graph,
     known: dict[tuple[Any, ...], Node],
 ) -> tuple[Node, ...]:
@@ -97,9 +98,11 @@ def _expand(
         if chosen.problem and chosen.problem not in graph.problems:
             graph.problems.append(chosen.problem)
     arguments = {name: value for name, value in params.items() if name not in RUN_OPTIONS}
-    others = stage.instead(**arguments) if stage.instead else None
+    others = stage.instead(site, **arguments) if stage.instead else None
     before = calls_before(stage) if others is None else map(as_call, others)
-    parents = tuple(node for pre in before for node in _expand(pre, given, config, graph, known))
+    parents = tuple(
+        node for pre in before for node in _expand(pre, given, config, site, graph, known)
+    )
     if others is not None:
         return parents
     key = (qualified_name(stage), tuple(sorted(params.items())), tuple(map(id, parents)))

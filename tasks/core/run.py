@@ -189,6 +189,7 @@ class Run:
                 stands_on={parent.name: self._value(parent) for parent in node.parents},
                 is_goal=node in self.plan.graph.goals,
                 fingerprint=self.plan.status[node].key,
+                inputs=self.plan.status[node].inputs,
             )
             step.runner.note(f"{node.name} {node.told}")
             try:

@@ -69,6 +69,7 @@ class Step:
         runner: starts programs and logs into this stage's log.
         is_goal: it was asked for by name, and not only because others stand on it.
         fingerprint: of all that goes into the result.
+        inputs: all that goes into it, by name; what `depends=` returned is among it.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Step:
     stands_on: Mapping[str, Any]
     is_goal: bool
     fingerprint: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
     published: list[Publication] = field(default_factory=list)
     known_digests: dict[str, str] = field(default_factory=dict)
     shown: list[str] = field(default_factory=list)
@@ -161,7 +163,7 @@ class Stage(Task[Any]):
         requires: further programs that must be there.
         check: what is wrong with the parameters taken together, in paragraphs.
         room_bytes: free space that the stage needs in the store.
-        instead: which calls take the stage's place, from its parameters; None: it stays.
+        instead: which calls take the stage's place, from site and parameters; None: it stays.
         given: a result that the user named, which is taken as it is; None: there is none.
         keeper: who has the result, if it is no files.
     """

@@ -13,6 +13,7 @@ from typing import Any
 from tasks.core.errors import VmbakeError
 from tasks.core.process import Runner
 from tasks.core.tools import CATALOG, catalog, columns, find_tool
+from tasks.guest import native
 from tasks.host.finding import Finding, Outcome, broken, fine, warning
 from tasks.host.rights import bootstrap_rights, docker_engine
 from tasks.host.room import GIB, disk_rooms, memory_room
@@ -213,6 +214,17 @@ def accelerator(patient: Patient) -> Iterator[Finding]:
         yield warning(f"tcg, which is slower: {accel.finding}", accel.fix)
 
 
+def native_engine(patient: Patient) -> Iterator[Finding]:
+    """Whether images can be filled without a guest; a guest does it, too, slower without KVM."""
+    if missing := native.obstacles():
+        yield warning(
+            f"images are filled in a guest: {', '.join(missing)} is missing here",
+            "Run vmbake as root, where root may mount, if a guest takes too long.",
+        )
+    else:
+        yield fine("images of Debian bases are filled on this host where KVM does not work")
+
+
 def memory(patient: Patient) -> Iterator[Finding]:
     """Room for the build VM."""
     yield memory_room(patient.host.root, patient.needs.memory_bytes)
@@ -250,6 +262,11 @@ CHECKS = (
     Check(name="tools", needs="the programs that vmbake starts", look=tools),
     Check(name="files", needs="files that packages bring", look=files),
     Check(name="accelerator", needs="QEMU runs guests; with KVM, at speed", look=accelerator),
+    Check(
+        name="native",
+        needs="the right to mount, to fill images without a guest",
+        look=native_engine,
+    ),
     Check(name="memory", needs="room for the build VM", look=memory),
     Check(name="disk", needs="room for a first build", look=disk),
     Check(name="rights", needs="root or user namespaces, for mmdebstrap", look=rights),

@@ -48,7 +48,9 @@ def rest_of_the_wizard(site: Site, *, checkpoints: str, **_: Any) -> dict[str, s
 def unless_wanted(checkpoint: str, below: Stage) -> Callable[..., list[Stage] | None]:
     """A hook: the stage of a single step gives its place to the one below, unless asked for."""
 
-    def instead(*, checkpoints: str, from_checkpoint: str, **_: Any) -> list[Stage] | None:
+    def instead(
+        site: Site, *, checkpoints: str, from_checkpoint: str, **_: Any
+    ) -> list[Stage] | None:
         wanted = checkpoints == "all" or checkpoint_named(from_checkpoint) == checkpoint
         return None if wanted else [below]
 
@@ -57,7 +59,7 @@ def unless_wanted(checkpoint: str, below: Stage) -> Callable[..., list[Stage] | 
 
 def exploring(explore_it: Call) -> Callable[..., list[Call] | None]:
     """A hook: a build with --explore only shows a checkpoint."""
-    return lambda *, explore, **_: [explore_it] if explore else None
+    return lambda site, *, explore, **_: [explore_it] if explore else None
 
 
 def machine_problems(site: Site, *, accel: str, **params: Any) -> Iterator[str | VmbakeError]:

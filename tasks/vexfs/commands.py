@@ -1,8 +1,11 @@
 """The VexFS tasks: from an empty machine to a sealed, compressed, checksummed image.
 
-build-cloudimg ── toolchain ────────────┐
-      │                                 │
-ssh-key ── seed-iso ── boot ── savevm ──┴─ compile-vexfs ── seal ── compress ── checksum ── image
+vm:      build-cloudimg ── toolchain ────────────┐
+               │                                 │
+         ssh-key ── seed-iso ── boot ── savevm ──┴─ compile-vexfs ── seal ──┐
+native:                                                                     ├ compress ── checksum
+         build-cloudimg ──┬── toolchain ── compile-vexfs ──┬── seal ────────┘             │
+                          └── packages ── fill ────────────┘                            image
 """
 
 from __future__ import annotations
@@ -15,11 +18,26 @@ from invoke.tasks import task
 
 from tasks.core.stage import Facts, Stage, Step
 from tasks.qemu import machine
-from tasks.vexfs import artifact, bases, building, compilers, compiling, inputs, manifest, seed
+from tasks.vexfs import (
+    artifact,
+    bases,
+    building,
+    compilers,
+    compiling,
+    engines,
+    inputs,
+    manifest,
+    natively,
+    seed,
+)
 from tasks.vexfs.options import OPTIONS
 
 QEMU = "qemu-system-x86_64"
 GIB = 1 << 30
+# What decides about the engine.
+GATE = ("engine", "base", "accel")
+# What says how the source is compiled; it counts by what is found there.
+RECIPE = ("source", "module_command", "module_file", "tool_command", "tool_file")
 
 stage = functools.partial(task, klass=Stage, options=OPTIONS)
 
@@ -28,6 +46,7 @@ stage = functools.partial(task, klass=Stage, options=OPTIONS)
     check=inputs.base_problems,
     reads=inputs.base_files,
     depends=inputs.base_packages,
+    also=("engine", "accel"),
     indirect=("variant",),
     tools=("mmdebstrap", "qemu-img"),
     room_bytes=5 * GIB,
@@ -46,7 +65,8 @@ def build_cloudimg(
     servers = bases.Servers(
         mirror=mirror, image_mirror=image_mirror, image_release=image_release, offline=offline
     )
-    return bases.make(step, base, variant, servers, disk_size * GIB)
+    packages = tuple(step.inputs["packages"].split())
+    return bases.make(step, base, packages, servers, disk_size * GIB)
 
 
 @stage(
@@ -127,31 +147,87 @@ def savevm(step: Step) -> Facts:
 
 
 @stage(
+    pre=[build_cloudimg],
+    instead=inputs.unless_packages(build_cloudimg),
+    check=inputs.native_problems,
+    reads=inputs.native_script("packages.sh"),
+    depends=inputs.own_packages,
+    also=("base",),
+    indirect=("variant", "base"),
+    room_bytes=2 * GIB,
+)
+def packages(step: Step, variant: str, offline: bool) -> Facts:
+    """Install the variant's packages natively."""
+    wanted = inputs.packages(variant)
+    return natively.install_packages(step, step.result(build_cloudimg), wanted, offline=offline)
+
+
+@stage(
+    pre=[packages],
+    instead=engines.either(vm=[seed_iso, savevm]),
+    reads=inputs.fill_files,
+    also=GATE,
+    indirect=GATE,
+)
+def fill(step: Step, variant: str, version: str) -> Facts:
+    """Apply the variant's cloud-init data natively."""
+    step.tell(str(engines.choose(step.site, **step.params)))
+    files = seed.render(variant=variant, version=version, keys=None, bootstrapped=True)
+    (under,) = step.stands_on.values()
+    return natively.fill(step, natively.disk_of(under), files)
+
+
+@stage(
+    name="compile-vexfs",
+    pre=[build_cloudimg, toolchain],
+    check=inputs.source_problems,
+    reads=inputs.native_compile_files,
+    depends=inputs.native_recipe,
+    also=(*RECIPE, *GATE),
+    indirect=(*RECIPE, *GATE),
+)
+def compile_natively(step: Step, version: str) -> Facts:
+    """Compile the module and vexctl in the toolchain's root."""
+    step.tell(str(engines.choose(step.site, **step.params)))
+    kernel = str(step.result(build_cloudimg).facts["kernel"])
+    return compiling.compile_natively(step, kernel, step.result(toolchain))
+
+
+@stage(
     pre=[build_cloudimg, toolchain, ssh_key, seed_iso, savevm],
+    instead=engines.either(native=[compile_natively]),
     check=inputs.source_problems,
     reads=inputs.compile_files,
     depends=inputs.recipe,
-    indirect=("source", "module_command", "module_file", "tool_command", "tool_file"),
+    also=(*RECIPE, *GATE),
+    indirect=(*RECIPE, *GATE),
 )
-def compile_vexfs(
-    step: Step,
-    source: str,
-    version: str,
-    module_command: str,
-    module_file: str,
-    tool_command: str,
-    tool_file: str,
-    ssh_port: int,
-    keep_vm: bool,
-) -> Facts:
+def compile_vexfs(step: Step, version: str, ssh_port: int, keep_vm: bool) -> Facts:
     """Compile the module and vexctl in a copy of it."""
     with building.restored(step, parts_of(step), step.result(savevm)) as guest:
         return compiling.compile_in(step, guest, step.result(toolchain))
 
 
 @stage(
+    name="seal",
+    pre=[build_cloudimg, fill, compile_natively],
+    reads=inputs.native_seal_scripts,
+    depends=inputs.engine_native,
+)
+def seal_natively(step: Step) -> Facts:
+    """Install the results in the image's root and remove every trace of the build."""
+    kernel = str(step.result(build_cloudimg).facts["kernel"])
+    under = step.result(fill).path(building.MACHINE_DISK)
+    return natively.seal(step, under, step.result(compile_natively), kernel)
+
+
+@stage(
     pre=[build_cloudimg, ssh_key, seed_iso, savevm, compile_vexfs],
+    instead=engines.either(native=[seal_natively]),
     reads=inputs.seal_scripts,
+    depends=inputs.engine_vm,
+    also=GATE,
+    indirect=GATE,
 )
 def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     """Install the results and remove every trace of the build."""
@@ -175,7 +251,7 @@ def checksum(step: Step, variant: str, version: str, compression: str) -> None:
 
 
 @stage(
-    pre=[build_cloudimg, seed_iso, savevm, toolchain, compile_vexfs, seal, compress, checksum],
+    pre=[build_cloudimg, fill, toolchain, compile_vexfs, seal, compress, checksum],
     default=True,
 )
 def image(step: Step, variant: str, version: str, base: str, compression: str) -> None:
@@ -202,6 +278,8 @@ namespace = Collection(
     seed_iso,
     boot,
     savevm,
+    packages,
+    fill,
     compile_vexfs,
     seal,
     compress,

@@ -53,6 +53,7 @@ OPTIONS = Options(
         option("tool_command", "Command that builds vexctl"),
         option("tool_file", "The program it builds"),
         option("toolchain", "More packages to compile with"),
+        option("engine", "What fills the image", choices=("auto", "vm", "native"), matters=False),
         option("accel", "How QEMU runs guests", choices=("auto", "kvm", "tcg"), matters=False),
         option(
             "memory", "Memory of the build VM in MiB", kind=int,

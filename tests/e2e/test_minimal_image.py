@@ -294,46 +294,56 @@ def test_a_compiler_error_is_shown(baked: Baked, tmp_path: Path) -> None:
     assert sha256(baked.image) == before
 
 
-def test_a_killed_build_goes_on_from_the_last_finished_stage(baked: Baked, tmp_path: Path) -> None:
-    tree = edited_sample(tmp_path, "MODULE_LICENSE", "static int __used v = 1;\nMODULE_LICENSE")
-    process = start("vexfs.seal", "--source", str(tree))
+@pytest.mark.parametrize(
+    ("engine", "sign", "left_to_do"),
+    [
+        ("vm", "vexfs.seal: restoring", ["vexfs.seal"]),
+        ("native", "vexfs.compile-vexfs: compiling", ["vexfs.compile-vexfs", "vexfs.seal"]),
+        ("native", "vexfs.seal: installing", ["vexfs.seal"]),
+    ],
+)
+def test_a_killed_build_goes_on_from_the_last_finished_stage(
+    tmp_path: Path, engine: str, sign: str, left_to_do: list[str]
+) -> None:
+    edit = f"static int __used v{len(sign)} = 1;\nMODULE_LICENSE"
+    tree = edited_sample(tmp_path, "MODULE_LICENSE", edit)
+    words = ("vexfs.seal", "--engine", engine, "--source", str(tree))
+    process = start(*words)
     assert process.stderr is not None
     for line in process.stderr:
-        if "vexfs.seal: restoring" in line:
+        if sign in line:
             break
-    guests = qemu_children(process.pid)
-    assert guests
+    helpers = helpers_of(process.pid)
+    assert helpers
     process.send_signal(signal.SIGKILL)
     process.communicate()
     deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in guests):
-        assert time.monotonic() < deadline, "QEMU outlived its parent"
+    while any(Path(f"/proc/{pid}").exists() for pid in helpers):
+        assert time.monotonic() < deadline, "something outlived its parent"
         time.sleep(0.1)
-    _, err = inv("vexfs.seal", "--source", str(tree))
+    work = str(ROOT / ".vmbake" / "work")
+    assert work not in Path("/proc/mounts").read_text()
+    loops = Path("/sys/block").glob("loop*/loop/backing_file")
+    assert not [loop for loop in loops if loop.read_text().startswith(work)]
+    _, err = inv(*words)
     ran = re.findall(r"^(\S+): started$", err, re.MULTILINE)
-    assert ran == ["vexfs.seal"]
+    assert ran == left_to_do
 
 
-def qemu_children(pid: int) -> list[int]:
-    """The QEMU processes that a process started."""
+def helpers_of(pid: int) -> list[int]:
+    """The processes that work in the folders of a run: QEMU, or the native engine's."""
+    work = re.compile(rb"/work/vexfs\.[a-z-]+\.%d/" % pid)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = [
             int(path.name)
             for path in Path("/proc").glob("[0-9]*")
-            if parent_of(path) == pid and b"qemu-system" in command_of(path)
+            if path.name != str(pid) and work.search(command_of(path))
         ]
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(0.02)
     return []
-
-
-def parent_of(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 def command_of(process: Path) -> bytes:

@@ -36,7 +36,7 @@ MACHINE: dict[str, Value] = {
 
 def nodes(task: Any = commands.tcg, **given: Value) -> dict[str, Node]:
     defaults = yaml.safe_load((ROOT / "invoke.yaml").read_text())
-    graph = build([Call(task, kwargs=given)], Config(overrides=defaults))
+    graph = build([Call(task, kwargs=given)], Config(overrides=defaults), SITE)
     assert graph.problems == []
     return {node.name: node for node in graph.nodes}
 

@@ -163,7 +163,7 @@ def jam(step, kind, from_jar):
     (Jars.folder / jar).write_text(step.fingerprint)
     return {"jar": jar}
 
-@stage(pre=[jam], instead=lambda filling: None if filling else [jam])
+@stage(pre=[jam], instead=lambda site, filling: None if filling else [jam])
 def filled(step, filling):
     """Fill it."""
     note(step, f"filled with {filling}")
