@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,6 +91,8 @@ class Store:
         self.work = state / "work"
         self.logs = state / "logs"
         self.digests = Digests(state / "cache" / "digests.json")
+        self._workspaces: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     def find(self, stage: str, key: str) -> Lookup:
         """The verified result of a stage with that fingerprint."""
@@ -193,12 +198,52 @@ class Store:
             lock.release()
 
     @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While the block lasts, nothing is taken away; waits until nobody is about to."""
+        with self._locked_as_a_whole(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While the block lasts, no run uses the store.
+
+        Raises:
+            Busy: one does.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._locked_as_a_whole(fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise Busy(
+                    f"A run uses the store {self.state}.",
+                    hint="Try again when it has ended; nothing was changed.",
+                ) from None
+            yield
+
+    @contextlib.contextmanager
+    def _locked_as_a_whole(self, how: int) -> Iterator[None]:
+        # flock(2) itself, because what wraps it has no lock that several may hold. It ends with
+        # the process, however that ends.
+        path = self.state / "locks" / "store"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as stream:
+            fcntl.flock(stream, how)
+            yield
+
+    def mark_used(self, results: Iterable[Result]) -> None:
+        """Note that results were good for something; a record's modification time tells when."""
+        for result in results:
+            if result.directory.is_relative_to(self.results):
+                with contextlib.suppress(OSError):
+                    os.utime(result.directory / RECORD)
+
+    @contextlib.contextmanager
     def workspace(self, name: str, *, keep: bool) -> Iterator[Path]:
         """A folder for one stage in progress; gone afterwards unless `keep`."""
         from filelock import FileLock
 
         self.work.mkdir(parents=True, exist_ok=True)
-        folder = self.work / f"{name}.{os.getpid()}"
+        folder = self.work / f"{name}.{os.getpid()}{self._suffix(name)}"
         # Locked before it is there: another run's `sweep` may look at any moment.
         with FileLock(folder.with_suffix(f"{folder.suffix}.lock")) as lock:
             shutil.rmtree(folder, ignore_errors=True)
@@ -209,6 +254,13 @@ class Store:
                 if not keep:
                     shutil.rmtree(folder, ignore_errors=True)
                     Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _suffix(self, name: str) -> str:
+        """What tells the workspaces of one name apart: one run may make two variants of a stage."""
+        with self._counting:
+            self._workspaces[name] += 1
+            number = self._workspaces[name]
+        return f".{number}" if number > 1 else ""
 
     def sweep(self) -> list[Path]:
         """Remove the work folders of runs that were killed, and old logs; returns the former.
