@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from invoke.parser.argument import Argument
 from invoke.tasks import Call, Task
 
-from tasks.core.options import Option, Options, Value, within
+from tasks.core.options import Option, Options, Value
 
 if TYPE_CHECKING:
     from tasks.core.capacity import Cost
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Facts = Mapping[str, Any]
 Params = Mapping[str, Value]
 Kind = Literal["stored", "live", "action"]
-MOST_JOBS = 1024
 
 
 class Keeper(Protocol):
@@ -135,7 +134,7 @@ RUN_OPTIONS = {
         key="vmbake.jobs",
         env="VMBAKE_JOBS",
         kind=int,
-        check=within(0, MOST_JOBS),
+        check=lambda value: "" if value >= 0 else "it must be at least 0.",
         matters=False,
     ),
     "no_cleanup": Option(

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator
 
 from invoke.collection import Collection
-from invoke.tasks import task
+from invoke.tasks import call, task
 
 from tasks.core.stage import Facts, Stage, Step
 from tasks.qemu import machine
@@ -20,6 +20,8 @@ from tasks.vexfs.options import OPTIONS
 
 QEMU = "qemu-system-x86_64"
 GIB = 1 << 30
+# What a restored machine takes; what it is like comes from its snapshot.
+MACHINE = ("accel", "memory", "cpus")
 
 stage = functools.partial(task, klass=Stage, options=OPTIONS)
 
@@ -54,6 +56,7 @@ def build_cloudimg(
     reads=inputs.toolchain_templates,
     tools=("mmdebstrap", QEMU),
     room_bytes=4 * GIB,
+    cost=inputs.toolchain_cost,
 )
 def toolchain(
     step: Step,
@@ -108,6 +111,7 @@ def parts_of(step: Step) -> building.Parts:
     kind="live",
     depends=inputs.accelerator,
     tools=(QEMU,),
+    cost=inputs.guest_cost,
 )
 def boot(
     step: Step, accel: str, memory: int, cpus: int, ssh_port: int, keep_vm: bool
@@ -131,7 +135,9 @@ def savevm(step: Step) -> Facts:
     check=inputs.source_problems,
     reads=inputs.compile_files,
     depends=inputs.recipe,
-    indirect=("source", "module_command", "module_file", "tool_command", "tool_file"),
+    also=MACHINE,
+    indirect=(*MACHINE, "source", "module_command", "module_file", "tool_command", "tool_file"),
+    cost=inputs.guest_cost,
 )
 def compile_vexfs(
     step: Step,
@@ -152,6 +158,9 @@ def compile_vexfs(
 @stage(
     pre=[build_cloudimg, ssh_key, seed_iso, savevm, compile_vexfs],
     reads=inputs.seal_scripts,
+    also=MACHINE,
+    indirect=MACHINE,
+    cost=inputs.guest_cost,
 )
 def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     """Install the results and remove every trace of the build."""
@@ -195,6 +204,14 @@ def image(step: Step, variant: str, version: str, base: str, compression: str) -
     artifact.publish_all(step, made["compress"], made["checksum"], compression, names, text)
 
 
+@stage(
+    pre=[image],
+    instead=lambda *_, variants, **__: [call(image, variant=each) for each in variants.split(",")],
+)
+def images(step: Step, variants: str) -> None:
+    """Bake the images of several variants in one run."""
+
+
 namespace = Collection(
     build_cloudimg,
     toolchain,
@@ -207,4 +224,5 @@ namespace = Collection(
     compress,
     checksum,
     image,
+    images,
 )

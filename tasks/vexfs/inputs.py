@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core import process
+from tasks.core import capacity, process
 from tasks.guest import cloudconfig, ubuntu
 from tasks.qemu import accel as accelerators
+from tasks.qemu import cost as guests
 from tasks.vexfs import bases
 from tasks.vexfs import source as trees
 from tasks.vexfs.options import CLOUD_INIT, ROOT, SCRIPTS
@@ -69,6 +70,19 @@ def accelerator(site: Site, accel: str, **_: Any) -> dict[str, str]:
 def choose_accel(site: Site, wanted: Any) -> accelerators.Accel:
     """The accelerator, tried once per boot of the host; see tasks.qemu.accel."""
     return accelerators.choose(wanted, process.Runner(site.cache / "accel.log"), site.cache)
+
+
+def guest_cost(
+    site: Site, accel: str, memory: int, cpus: int, ssh_port: int, **_: Any
+) -> capacity.Cost:
+    """What a stage takes in which the build VM runs."""
+    name = choose_accel(site, accel).name
+    return guests.guest_cost(name, memory_mb=memory, cpus=cpus, port=ssh_port)
+
+
+def toolchain_cost(site: Site, base: str, **params: Any) -> capacity.Cost:
+    """What the toolchain takes, which is made with or without a guest."""
+    return capacity.Cost() if base in bases.DEBIAN else guest_cost(site, **params)
 
 
 def compile_files(source: str, **_: Any) -> list[Path]:
