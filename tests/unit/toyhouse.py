@@ -9,15 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CORE = Path(__file__).parents[2] / "tasks" / "core"
+TASKS = Path(__file__).parents[2] / "tasks"
 
 ROOT_FILE = """
 import sys
 sys.modules.pop("tasks", None)
 from invoke.collection import Collection
+from tasks.cache.commands import namespace as cache
 from tasks.core.explain import explain
 from tasks.toy import commands
 namespace = Collection(explain)
+namespace.add_collection(cache, name="cache")
 namespace.add_collection(commands.namespace, name="toy")
 """
 
@@ -268,7 +270,8 @@ class ToyHouse:
         self.env: dict[str, str] = {}
         room = root / "tasks" / "toy"
         room.mkdir(parents=True)
-        (root / "tasks" / "core").symlink_to(CORE)
+        for part in ("core", "cache"):
+            (root / "tasks" / part).symlink_to(TASKS / part)
         (root / "tasks" / "__init__.py").write_text("")
         (room / "__init__.py").write_text("")
         (room / "options.py").write_text(OPTIONS)
