@@ -34,7 +34,7 @@ def disk_rooms(wanted: Mapping[str, tuple[Path, int]]) -> Iterator[Finding]:
         elif free < needed:
             yield broken(
                 f"{gib(free)} free under {ground}, {gib(needed)} needed",
-                "Free some room (inv clean removes old results), or put the folders elsewhere.",
+                "Free some room (inv cache.gc removes old results), or put the folders elsewhere.",
                 name=title,
             )
         else:
