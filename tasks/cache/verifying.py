@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.core.digest import sha256_of
-from tasks.core.store import Store
+from tasks.core.store import Result, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def verify(store: Store) -> Report:
     for stage, key, lookup in store.everything():
         what = lookup.damage
         if lookup.result:
-            what = store.damage(lookup.result, sha256_of)
+            what = store.damage(without_what_was_taken(lookup.result), sha256_of)
         elif not what:
             what = "it has no record"
         if what:
@@ -68,6 +68,12 @@ def verify(store: Store) -> Report:
             sound += 1
             size_bytes += sum(out["size_bytes"] for out in lookup.result.outputs.values())
     return Report(sound=sound, size_bytes=size_bytes, damages=tuple(damages))
+
+
+def without_what_was_taken(result: Result) -> Result:
+    """A result without the files that were put before the user, who has taken them away."""
+    left = [each for each in result.record["published"] if Path(each["path"]).exists()]
+    return replace(result, record={**result.record, "published": left})
 
 
 def set_aside(store: Store, damages: Iterable[Damage]) -> dict[Damage, Path]:

@@ -27,9 +27,6 @@ class Cost:
     holds: frozenset[str] = frozenset()
 
 
-NOTHING = Cost(cores=0)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
     """What all stages together may take.

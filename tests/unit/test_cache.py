@@ -15,7 +15,7 @@ from tasks.cache.collecting import Limit, choose
 from tasks.cache.contents import Contents, Item
 from tasks.cache.telling import in_age
 from tasks.cache.verifying import verify
-from tasks.core.digest import WORTH_REMEMBERING_BYTES
+from tasks.core.digest import WORTH_REMEMBERING_BYTES, sha256_of
 from tasks.core.errors import BadInput
 from tasks.core.store import Store, new_record
 from tests.unit.toyhouse import ToyHouse
@@ -169,6 +169,21 @@ def test_what_is_remembered_of_a_file_does_not_hide_a_failing_disk(tmp_path: Pat
     store.digests.remember(path, result.outputs["bread"]["sha256"])
     assert store.find("toy.bread", "f" * 64).damage == ""
     assert [damage.what for damage in verify(store).damages] == ["bread was changed"]
+
+
+def test_what_was_published_may_be_taken_but_not_changed(tmp_path: Path) -> None:
+    store, target = Store(tmp_path / "store"), tmp_path / "bread"
+    target.write_text("crust")
+    record = new_record("toy.bread", "f" * 64, {}, {})
+    record["published"] = [{"path": str(target), "sha256": sha256_of(target)}]
+    with store.workspace("toy.bread", keep=False) as folder:
+        (folder / "out").mkdir()
+        store.commit(folder / "out", record, {})
+    assert verify(store).damages == ()
+    target.write_text("eaten")
+    assert [damage.what for damage in verify(store).damages] == ["bread was changed"]
+    target.unlink()
+    assert verify(store).damages == ()
 
 
 def test_a_record_that_is_gone_or_torn_is_damage(toy: ToyHouse) -> None:
