@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+SHORT_S = 0.001
+UNBROKEN_S = 1.0
 
 
 class Interrupted(SystemExit):
@@ -72,14 +76,23 @@ class Worker(threading.Thread):
 
     def interrupt(self) -> None:
         """Have it raise Interrupted, and wake it up if it waits."""
+        while not self._raise():
+            # Nobody tells when a thread has started another one; it takes no time.
+            time.sleep(SHORT_S)
         with self._lock:
-            if self._done or self.ident is None:
-                return
-            self._interrupted = True
-            raise_in(self.ident, Interrupted)
             wakers = list(self._wakers)
         for wake in reversed(wakers):
             wake()
+
+    def _raise(self) -> bool:
+        with self._lock, unbroken():
+            if self._done or self.ident is None:
+                return True
+            if starts_a_thread(self.ident):
+                return False
+            self._interrupted = True
+            raise_in(self.ident, Interrupted)
+            return True
 
     @contextlib.contextmanager
     def woken_by(self, wake: Callable[[], None]) -> Iterator[None]:
@@ -100,6 +113,31 @@ def raise_in(thread: int, error: type[BaseException] | None) -> None:
     """
     what = ctypes.py_object(error) if error else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
+
+
+def starts_a_thread(thread: int) -> bool:
+    """Whether a thread is about to start another one.
+
+    Until that one runs, CPython (3.11) has it under the identity of the first, and would raise in
+    it what is meant for the first, which then waits for its start for ever.
+    """
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code is threading.Thread.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextlib.contextmanager
+def unbroken() -> Iterator[None]:
+    """Let no other thread run Python code between two steps of this one, as far as can be had."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(UNBROKEN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextlib.contextmanager
