@@ -50,8 +50,8 @@ class Contents:
 
     Args:
         results: of stages, by name, the one that was used last first.
-        others: downloads and the like, which no result needs.
-        rest: name to size in bytes of what is neither: logs, work folders, damaged results.
+        others: downloads, damaged results and the like, which no result needs.
+        rest: name to size in bytes of what is neither: logs, work folders.
     """
 
     results: list[Item]
@@ -79,12 +79,9 @@ def look(site: Site, store: Store) -> Contents:
     results = sorted(found, key=lambda item: (item.name, -item.used))
     for item in results:
         item.stands_on.extend(ground(item, results))
-    rest = {
-        "logs": size_of(store.logs),
-        "work": size_of(store.work),
-        "damaged": size_of(store.damaged),
-    }
-    return Contents(results=results, others=list(others_in(site.cache)), rest=rest)
+    damaged = (other_item(path, store.state) for path in sorted(store.damaged.glob("*")))
+    rest = {"logs": size_of(store.logs), "work": size_of(store.work)}
+    return Contents(results=results, others=[*others_in(site), *damaged], rest=rest)
 
 
 def of_result(result: Result) -> Item:
@@ -117,17 +114,17 @@ def ground(item: Item, results: list[Item]) -> Iterator[Item]:
             yield other
 
 
-def others_in(cache: Path) -> Iterator[Item]:
+def others_in(site: Site) -> Iterator[Item]:
     """What lies in the cache's folders, and big files beside them."""
-    for path in sorted(cache.glob("*")):
+    for path in sorted(site.cache.glob("*")):
         if path.is_dir():
-            yield from (other_item(inner, cache) for inner in sorted(path.iterdir()))
+            yield from (other_item(inner, site.state) for inner in sorted(path.iterdir()))
         elif path.stat().st_size >= WORTH_A_LINE_BYTES:
-            yield other_item(path, cache)
+            yield other_item(path, site.state)
 
 
-def other_item(path: Path, cache: Path) -> Item:
-    """A file or folder of the cache as an item."""
+def other_item(path: Path, state: Path) -> Item:
+    """A file or folder that is no result as an item."""
     times = [0.0]
     for file in files_under([path]):
         with contextlib.suppress(OSError):
@@ -136,7 +133,7 @@ def other_item(path: Path, cache: Path) -> Item:
             times += [stat.st_mtime, stat.st_atime]
     made = path.lstat().st_mtime
     return Item(
-        name=str(path.relative_to(cache.parent)),
+        name=str(path.relative_to(state)),
         path=path,
         made=made,
         used=max(made, *times),

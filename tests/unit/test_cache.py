@@ -152,6 +152,10 @@ def test_silent_damage_is_found_moved_away_and_made_again(toy: ToyHouse) -> None
     assert file_of(toy, "dough").read_text() == text
     out, _ = toy.inv("cache.verify")
     assert out.startswith("4 results are sound")
+    (left,) = show(toy)["others"]
+    assert left["name"].startswith("damaged/toy.dough.")
+    toy.inv("cache.gc", "--size", "0")
+    assert not list((toy.root / ".vmbake" / "damaged").iterdir())
 
 
 def test_what_is_remembered_of_a_file_does_not_hide_a_failing_disk(tmp_path: Path) -> None:
