@@ -11,6 +11,7 @@ load_lazily("tasks")
 
 from invoke.collection import Collection  # noqa: E402
 
+from tasks.cache.commands import namespace as cache  # noqa: E402
 from tasks.core.explain import explain  # noqa: E402
 from tasks.host.commands import doctor  # noqa: E402
 from tasks.vdsm.commands import build  # noqa: E402
@@ -18,6 +19,7 @@ from tasks.vdsm.commands import namespace as vdsm  # noqa: E402
 from tasks.vexfs.commands import namespace as vexfs  # noqa: E402
 
 namespace = Collection(doctor, explain)
+namespace.add_collection(cache, name="cache")
 namespace.add_collection(build, name="build")
 namespace.add_collection(vdsm, name="vdsm")
 namespace.add_collection(vexfs, name="vexfs")

@@ -88,7 +88,9 @@ def statuses() -> Iterator[Row]:
     from tasks.core.errors import VmbakeError
 
     yield "status", "cause"
-    for error in sorted(VmbakeError.__subclasses__(), key=lambda each: each.exit_code):
+    # Who has no status of his own takes that of the first of several.
+    causes = [error for error in VmbakeError.__subclasses__() if "exit_code" in vars(error)]
+    for error in sorted(causes, key=lambda each: each.exit_code):
         yield str(error.exit_code), str(error.__doc__).partition("\n")[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from invoke.tasks import Call
 
 from tasks.core.options import Value, choose, told
-from tasks.core.stage import RUN_OPTIONS, Site, Stage, as_call, calls_before, qualified_name
+from tasks.core.stage import (
+    OF_THE_WHOLE_RUN,
+    RUN_OPTIONS,
+    Site,
+    Stage,
+    as_call,
+    calls_before,
+    qualified_name,
+)
 
 if TYPE_CHECKING:
     from invoke.config import Config
@@ -23,6 +32,10 @@ class Node:
     name: str
     params: Mapping[str, Value]
     parents: tuple[Node, ...]
+
+    @property
+    def is_live(self) -> bool:
+        return self.stage.is_live
 
     @property
     def arguments(self) -> dict[str, Value]:
@@ -61,6 +74,26 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     goals: list[Node] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def labels(self) -> dict[Node, str]:
+        """What each node is called among the others: by its name, and what tells it from others.
+
+        Two variants of an image in one run have stages of the same names.
+        """
+        called: defaultdict[str, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            called[node.name].append(node)
+        labels: dict[Node, str] = {}
+        for name, nodes in called.items():
+            told = [{key: str(node.told[key]) for key in node.arguments} for node in nodes]
+            differing = [key for key in told[0] if len({each[key] for each in told}) > 1]
+            words = [", ".join(each[key] for key in differing) for each in told]
+            for number, node in enumerate(nodes):
+                # What differs may be further down, and not in the values of these.
+                same = words.count(words[number]) > 1
+                mark = f"{words[number]} {number + 1}".strip() if same else words[number]
+                labels[node] = f"{name} ({mark})" if len(nodes) > 1 else name
+        return labels
 
 
 def build(calls: Iterable[Call], config: Config, site: Site) -> Graph:
@@ -105,7 +138,9 @@ def _expand(
     )
     if others is not None:
         return parents
-    key = (qualified_name(stage), tuple(sorted(params.items())), tuple(map(id, parents)))
+    # Said of one goal, these hold for the run, and make no other stages of those that goals share.
+    values = tuple(item for item in sorted(params.items()) if item[0] not in OF_THE_WHOLE_RUN)
+    key = (qualified_name(stage), values, tuple(map(id, parents)))
     if key not in known:
         known[key] = Node(stage=stage, name=key[0], params=params, parents=parents)
         graph.nodes.append(known[key])

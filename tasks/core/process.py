@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypedDict, Unpack
 
+from tasks.core.crew import waking
 from tasks.core.errors import CommandFailed, TimedOut
 from tasks.core.tools import require_tool
 
@@ -86,6 +87,10 @@ class Process:
         self.released = True
         # Python would warn that nobody waits for it.
         self.popen.returncode = 0
+
+    def stop_aside(self) -> None:
+        """Begin to end it, and don't wait for that."""
+        threading.Thread(target=self.stop, daemon=True).start()
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """End it and all it started: ask, wait `grace_s` seconds, kill. Harmless if it is gone."""
@@ -223,7 +228,7 @@ class Runner:
             try:
                 if on_start:
                     on_start(process)
-                with ending_after(limit_s, process) as expired:
+                with ending_after(limit_s, process) as expired, waking(process.stop_aside):
                     if isinstance(stdin, bytes):
                         feed(process.popen, stdin)
                     assert process.popen.stdout is not None

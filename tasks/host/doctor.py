@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.core.capacity import core_count
 from tasks.core.errors import VmbakeError
 from tasks.core.process import Runner
 from tasks.core.tools import CATALOG, catalog, columns, find_tool
@@ -250,7 +251,7 @@ def docker(patient: Patient) -> Iterator[Finding]:
 
 def cores(patient: Patient) -> Iterator[Finding]:
     """How many processors this process may use."""
-    count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    count = core_count()
     if count > 1:
         yield fine(str(count))
     else:

@@ -50,6 +50,7 @@ checkpoint_stage = functools.partial(
     image_stage,
     also=(*NAMING, *RUNNING, *GATE),
     indirect=(*NAMING, *GATE),
+    cost=inputs.machine_cost,
 )
 
 
@@ -81,6 +82,7 @@ def base_image(step: Step, base_image: str) -> Facts:
     depends=inputs.first_boot,
     also=(*RUNNING, *MACHINE_OPTIONS),
     indirect=MACHINE_OPTIONS,
+    cost=inputs.machine_cost,
 )
 def boot(step: Step) -> Iterator[Dsm]:
     """Install DSM and boot it up to its wizard."""
@@ -95,7 +97,8 @@ def savevm(step: Step) -> Iterator[checkpoints.Frozen]:
     yield checkpoints.freeze(step, step.live(boot), START_READY)
 
 
-@checkpoint_stage(pre=[savevm], given=kept.chosen(START_READY))
+# The machine in it is that of boot, which is counted already.
+@checkpoint_stage(pre=[savevm], given=kept.chosen(START_READY), cost=None)
 def commit(step: Step) -> Facts:
     """Commit it as the checkpoint start-ready."""
     return checkpoints.keep(step, step.live(savevm), done=[])
@@ -140,7 +143,12 @@ def flatten(step: Step, dsm_version: str, dsm_build: str) -> Facts:
     return flattening.make(step, step.result(base_image), f"{source.version}-{source.build}")
 
 
-@stage(pre=[flatten], also=RUNNING)
+@stage(
+    pre=[flatten],
+    also=(*RUNNING, *MACHINE_OPTIONS),
+    indirect=MACHINE_OPTIONS,
+    cost=inputs.machine_cost,
+)
 def smoke_test(step: Step, admin_user: str, admin_pass: str) -> Facts:
     """Start the image as its users do, log in, use its services."""
     return smoke.test(step, step.result(flatten), admin_user, admin_pass)

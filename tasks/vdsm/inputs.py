@@ -7,11 +7,13 @@ from typing import Any
 
 from invoke.tasks import Call
 
+from tasks.core.capacity import Cost
 from tasks.core.errors import CannotRun, NoRoom, VmbakeError
 from tasks.core.process import Runner
 from tasks.core.stage import Site, Stage
 from tasks.docker.engine import connect
 from tasks.qemu import accel as accelerators
+from tasks.qemu import cost as guests
 from tasks.vdsm import contract, provisioning, restore
 from tasks.vdsm.variant import checkpoint_named, machine_of
 
@@ -86,6 +88,13 @@ def machine_problems(site: Site, *, accel: str, **params: Any) -> Iterator[str |
             f"{facts.root}, which has {facts.free_bytes / GB:.1f} GB free.",
             hint="`docker system df` shows what takes it.",
         )
+
+
+def machine_cost(
+    site: Site, *, accel: accelerators.Name, memory: int, cpus: int, port: int, **_: Any
+) -> Cost:
+    """What a stage takes in which DSM runs."""
+    return guests.guest_cost(accel, memory_mb=memory, cpus=cpus, port=port)
 
 
 def kvm_problems(site: Site) -> Iterator[VmbakeError]:

@@ -14,7 +14,7 @@ import functools
 from collections.abc import Iterator
 
 from invoke.collection import Collection
-from invoke.tasks import task
+from invoke.tasks import call, task
 
 from tasks.core.stage import Facts, Stage, Step
 from tasks.qemu import machine
@@ -38,6 +38,8 @@ GIB = 1 << 30
 GATE = ("engine", "base", "accel")
 # What says how the source is compiled; it counts by what is found there.
 RECIPE = ("source", "module_command", "module_file", "tool_command", "tool_file")
+# What a restored machine takes; what it is like comes from its snapshot.
+MACHINE = ("memory", "cpus")
 
 stage = functools.partial(task, klass=Stage, options=OPTIONS)
 
@@ -74,6 +76,7 @@ def build_cloudimg(
     reads=inputs.toolchain_templates,
     tools=("mmdebstrap", QEMU),
     room_bytes=4 * GIB,
+    cost=inputs.toolchain_cost,
 )
 def toolchain(
     step: Step,
@@ -128,6 +131,7 @@ def parts_of(step: Step) -> building.Parts:
     kind="live",
     depends=inputs.accelerator,
     tools=(QEMU,),
+    cost=inputs.guest_cost,
 )
 def boot(
     step: Step, accel: str, memory: int, cpus: int, ssh_port: int, keep_vm: bool
@@ -199,8 +203,9 @@ def compile_natively(step: Step, version: str) -> Facts:
     check=inputs.source_problems,
     reads=inputs.compile_files,
     depends=inputs.recipe,
-    also=(*RECIPE, *GATE),
-    indirect=(*RECIPE, *GATE),
+    also=(*RECIPE, *GATE, *MACHINE),
+    indirect=(*RECIPE, *GATE, *MACHINE),
+    cost=inputs.guest_cost,
 )
 def compile_vexfs(step: Step, version: str, ssh_port: int, keep_vm: bool) -> Facts:
     """Compile the module and vexctl in a copy of it."""
@@ -226,8 +231,9 @@ def seal_natively(step: Step) -> Facts:
     instead=engines.either(native=[seal_natively]),
     reads=inputs.seal_scripts,
     depends=inputs.engine_vm,
-    also=GATE,
-    indirect=GATE,
+    also=(*GATE, *MACHINE),
+    indirect=(*GATE, *MACHINE),
+    cost=inputs.guest_cost,
 )
 def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     """Install the results and remove every trace of the build."""
@@ -271,6 +277,14 @@ def image(step: Step, variant: str, version: str, base: str, compression: str) -
     artifact.publish_all(step, made["compress"], made["checksum"], compression, names, text)
 
 
+@stage(
+    pre=[image],
+    instead=lambda *_, variants, **__: [call(image, variant=each) for each in variants.split(",")],
+)
+def images(step: Step, variants: str) -> None:
+    """Bake the images of several variants in one run."""
+
+
 namespace = Collection(
     build_cloudimg,
     toolchain,
@@ -285,4 +299,5 @@ namespace = Collection(
     compress,
     checksum,
     image,
+    images,
 )

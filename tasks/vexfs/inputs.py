@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core import errors, process
+from tasks.core import capacity, errors, process
 from tasks.guest import cloudconfig, native, ubuntu
 from tasks.qemu import accel as accelerators
+from tasks.qemu import cost as guests
 from tasks.vexfs import bases, engines
 from tasks.vexfs import source as trees
 from tasks.vexfs.options import CLOUD_INIT, ROOT, SCRIPTS
@@ -104,6 +105,19 @@ def native_script(*names: str) -> Callable[..., list[Path]]:
 def fill_files(variant: str, **_: Any) -> list[Path]:
     """A variant's templates, and the script that has them applied natively."""
     return [*seed_templates(variant), *native_script("fill.sh")()]
+
+
+def guest_cost(
+    site: Site, accel: str, memory: int, cpus: int, ssh_port: int, **_: Any
+) -> capacity.Cost:
+    """What a stage takes in which the build VM runs."""
+    name = choose_accel(site, accel).name
+    return guests.guest_cost(name, memory_mb=memory, cpus=cpus, port=ssh_port)
+
+
+def toolchain_cost(site: Site, base: str, **params: Any) -> capacity.Cost:
+    """What the toolchain takes, which is made with or without a guest."""
+    return capacity.Cost() if base in bases.DEBIAN else guest_cost(site, **params)
 
 
 def compile_files(source: str, **_: Any) -> list[Path]:

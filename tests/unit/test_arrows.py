@@ -17,7 +17,7 @@ LAYERS = {
     "artifacts": {"core"},
     "guest": {"core", "qemu", "artifacts"},
 }
-ROOMS = {"vdsm", "vexfs", "validate", "ci", "host"}
+ROOMS = {"vdsm", "vexfs", "validate", "ci", "host", "cache"}
 MAY_IMPORT = {**LAYERS, **{room: set(LAYERS) for room in ROOMS}}
 
 # A library's name, and the only part that imports it.

@@ -122,7 +122,7 @@ def test_every_flag_is_explained(loaded: Any) -> None:
     for name, task in loaded["tasks"].items():
         for flag, text in task["flags"].items():
             assert text, f"{name} --{flag}"
-    for name, options in (("vexfs.image", VEXFS), ("build.tcg", VDSM)):
+    for name, options in (("vexfs.images", VEXFS), ("build.tcg", VDSM)):
         # What only pushing needs is no flag of a build; a password is no flag at all.
         flags = {
             option.flag.removeprefix("--")
@@ -164,7 +164,10 @@ def other_value(option: Option, default: object) -> str:
     """A valid value that isn't the default."""
     if option.choices:
         return next(choice for choice in option.choices if choice != default)
-    special = {"base": "debian-12", "version": "9.9", "disk_size": "77", "cpus": "3"}
+    special = {
+        **{"base": "debian-12", "version": "9.9", "variants": "minimal"},
+        **{"disk_size": "77", "cpus": "3"},
+    }
     return special.get(option.name, {bool: "yes", int: "4321"}.get(option.kind, "other"))
 
 
