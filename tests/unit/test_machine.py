@@ -31,6 +31,7 @@ from tasks.qemu import machine as machine_module
 from tasks.qemu.accel import Accel
 from tasks.qemu.machine import Machine
 from tasks.qemu.spec import Disk, MachineSpec
+from tests.standins.processes import alive, wait_until
 
 FAKE = Path(__file__).parents[1] / "standins" / "fake_qemu.py"
 ACCEL = Accel(name="tcg", cpu="max", reason="the test wants it")
@@ -83,21 +84,6 @@ def quickly() -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < SOON_S
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def test_hears_the_guest_get_ready(start: Callable[..., Machine]) -> None:
