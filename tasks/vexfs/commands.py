@@ -3,6 +3,7 @@
 build-cloudimg ── toolchain ────────────┐
       │                                 │
 ssh-key ── seed-iso ── boot ── savevm ──┴─ compile-vexfs ── seal ── compress ── checksum ── image
+                                                                       └── checkpoint ── shell
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from invoke.tasks import task
 
 from tasks.core.stage import Facts, Stage, Step
 from tasks.qemu import machine
-from tasks.vexfs import artifact, bases, building, compilers, compiling, inputs, manifest, seed
+from tasks.vexfs import (
+    artifact,
+    bases,
+    building,
+    compilers,
+    compiling,
+    inputs,
+    manifest,
+    seed,
+    shell,
+)
 from tasks.vexfs.options import OPTIONS
 
 QEMU = "qemu-system-x86_64"
@@ -157,7 +168,7 @@ def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     """Install the results and remove every trace of the build."""
     with building.restored(step, parts_of(step), step.result(savevm)) as guest:
         facts = building.seal(step, guest, step.result(compile_vexfs))
-    building.keep_disk(step)
+    building.keep_disk(step, step.result(build_cloudimg))
     return facts
 
 
@@ -195,6 +206,20 @@ def image(step: Step, variant: str, version: str, base: str, compression: str) -
     artifact.publish_all(step, made["compress"], made["checksum"], compression, names, text)
 
 
+@stage(pre=[compress], depends=inputs.accelerator, tools=(QEMU, "qemu-img"), room_bytes=2 * GIB)
+def checkpoint(step: Step, accel: str, memory: int, cpus: int) -> Facts:
+    """Boot the finished image once, and freeze it for vexfs.shell."""
+    size = shell.Size(accel=inputs.choose_accel(step.site, accel), memory_mb=memory, cpus=cpus)
+    return shell.freeze(step, step.result(compress).path(artifact.IMAGE), size)
+
+
+@stage(name="shell", pre=[compress, checkpoint], kind="action", requires=("ssh", "ssh-keygen"))
+def session(step: Step, accel: str, memory: int, cpus: int, command: str) -> None:
+    """Open a session in a fresh copy of the image, in seconds."""
+    size = shell.Size(accel=inputs.choose_accel(step.site, accel), memory_mb=memory, cpus=cpus)
+    shell.session(step, step.result(checkpoint).directory, size, command)
+
+
 namespace = Collection(
     build_cloudimg,
     toolchain,
@@ -207,4 +232,6 @@ namespace = Collection(
     compress,
     checksum,
     image,
+    checkpoint,
+    session,
 )
