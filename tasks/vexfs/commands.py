@@ -208,14 +208,14 @@ def image(step: Step, variant: str, version: str, base: str, compression: str) -
 
 @stage(pre=[compress], depends=inputs.accelerator, tools=(QEMU, "qemu-img"), room_bytes=2 * GIB)
 def checkpoint(step: Step, accel: str, memory: int, cpus: int) -> Facts:
-    """Boot the finished image once, and freeze it for vexfs.shell."""
+    """Boot the finished image once, and freeze it."""
     size = shell.Size(accel=inputs.choose_accel(step.site, accel), memory_mb=memory, cpus=cpus)
     return shell.freeze(step, step.result(compress).path(artifact.IMAGE), size)
 
 
 @stage(name="shell", pre=[compress, checkpoint], kind="action", requires=("ssh", "ssh-keygen"))
 def session(step: Step, accel: str, memory: int, cpus: int, command: str) -> None:
-    """Open a session in a fresh copy of the image, in seconds."""
+    """Open a session in a running copy of the image."""
     size = shell.Size(accel=inputs.choose_accel(step.site, accel), memory_mb=memory, cpus=cpus)
     shell.session(step, step.result(checkpoint).directory, size, command)
 
