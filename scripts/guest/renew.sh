@@ -1,6 +1,6 @@
 # Makes the copy of a machine one of its own. Runs after wake.sh, with MACHINE_ID, NAME, HOST_KEY and
 # HOST_KEY_PUBLIC set before it. The lease is left: QEMU's own network gives every machine the same.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh
 set -eu
 
 printf '%s\n' "$MACHINE_ID" > /etc/machine-id

@@ -1,6 +1,6 @@
 # Brings a machine that goes on from a checkpoint into the present: its clock, its random numbers.
 # NOW (seconds since 1970) and ENTROPY (hexadecimal) are set before this.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh
 set -eu
 
 date -u -s "@$NOW" > /dev/null

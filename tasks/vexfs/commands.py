@@ -206,7 +206,13 @@ def image(step: Step, variant: str, version: str, base: str, compression: str) -
     artifact.publish_all(step, made["compress"], made["checksum"], compression, names, text)
 
 
-@stage(pre=[compress], depends=inputs.accelerator, tools=(QEMU, "qemu-img"), room_bytes=2 * GIB)
+@stage(
+    pre=[compress],
+    reads=inputs.session_templates,
+    depends=inputs.accelerator,
+    tools=(QEMU, "qemu-img"),
+    room_bytes=2 * GIB,
+)
 def checkpoint(step: Step, accel: str, memory: int, cpus: int) -> Facts:
     """Boot the finished image once, and freeze it."""
     size = shell.Size(accel=inputs.choose_accel(step.site, accel), memory_mb=memory, cpus=cpus)

@@ -72,13 +72,19 @@ def choose_accel(site: Site, wanted: Any) -> accelerators.Accel:
 
 
 def compile_files(source: str, **_: Any) -> list[Path]:
-    """The source tree, and the script that compiles it."""
-    return [*trees.files_of(trees.tree_of(source, ROOT)), SCRIPTS / "compile.sh"]
+    """The source tree, and the scripts that wake a copy of the build VM and compile in it."""
+    scripts = [SCRIPTS / "wake.sh", SCRIPTS / "compile.sh"]
+    return [*trees.files_of(trees.tree_of(source, ROOT)), *scripts]
 
 
 def seal_scripts(**_: Any) -> list[Path]:
-    """The scripts that install and seal."""
-    return [SCRIPTS / "install.sh", SCRIPTS / "seal.sh"]
+    """The scripts that wake a copy of the build VM, install, and seal."""
+    return [SCRIPTS / name for name in ("wake.sh", "install.sh", "seal.sh")]
+
+
+def session_templates(**_: Any) -> list[Path]:
+    """What the seed of a session's machine is rendered from."""
+    return [CLOUD_INIT / "meta-data.yaml"]
 
 
 def recipe(site: Site, source: str, **params: Any) -> dict[str, str]:
