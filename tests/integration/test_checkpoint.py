@@ -186,3 +186,20 @@ def test_a_save_that_is_killed_leaves_nothing_to_go_on_from(frozen: Frozen, tmp_
     with pytest.raises(CannotGoOn, match=r"record can't be read"):
         checkpoint.read(tmp_path / "out")
     wait_until(lambda: not alive(int(done.stdout)), "QEMU outlived the one who saved")
+
+
+def test_a_uefi_machine_keeps_its_variables(tmp_path: Path) -> None:
+    runner = Runner(tmp_path / "log", timeout_s=60)
+    out, work, copy = (tmp_path / name for name in ("out", "work", "copy"))
+    out.mkdir()
+    spec = MachineSpec(
+        name="uefi", accel=TCG, memory_mb=128, cpus=1, firmware="uefi", network="none"
+    )
+    with Machine(spec, work, runner) as vm:
+        saved = checkpoint.save(vm, out, runner, digest_of=sha256_of)
+    assert set(saved.disks) == {"uefi-vars"}
+    for _ in range(2):
+        with Machine(thawed(saved, spec, copy, runner), copy, runner) as vm:
+            go_on(saved, vm, runner, digest_of=sha256_of)
+            assert vm.ask("query-status")["status"] == "running"
+    assert checkpoint.damage(saved, sha256_of) == ""
