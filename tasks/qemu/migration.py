@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import MachineFailed, NoRoom, VerificationFailed, VmbakeError
+from tasks.qemu.channels import JOIN_TIMEOUT_S
 from tasks.qemu.qmp import Qmp
 from tasks.qemu.watch import Watch
 
@@ -150,9 +151,8 @@ class Pump:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # After an error QEMU may still hold its end of the pipe; the thread ends with QEMU then.
-        if kind is None:
-            self._thread.join()
+        # After an error QEMU may still hold its end of the pipe; then the thread ends with QEMU.
+        self._thread.join(None if kind is None else JOIN_TIMEOUT_S)
 
     def result(self) -> Saved | None:
         """Wait for its end.

@@ -190,7 +190,8 @@ def talk(step: Step, vm: Machine, ssh: Ssh, command: str) -> None:
     # The status of a session is that of the last thing typed, which the user has seen.
     if command and status != 0:
         error = CommandFailed(f"The command ended with {describe_status(status)}.", status=status)
-        error.exit_code = status
+        # As a shell tells that a signal ended it.
+        error.exit_code = status if status > 0 else 128 - status
         raise error
 
 
