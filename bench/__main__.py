@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import commands, packing, virtual_dsm
+from bench import commands, machines, packing, virtual_dsm
 from bench.commands import ROOT
 from bench.measure import Comparison, Finding
 from bench.report import as_table, sentence
@@ -26,6 +26,7 @@ BENCH = ROOT / ".vmbake" / "bench"
 PACKING_ROUNDS = 3
 SEED_ROUNDS = 30
 START_ROUNDS = 11
+RESTORE_ROUNDS = 5
 
 
 def main() -> int:
@@ -74,6 +75,7 @@ def measured(work: Path, runner: Runner, options: argparse.Namespace) -> Iterato
     if image := options.image or newest(ROOT.glob("output/vexfs-*.qcow2")):
         yield packing.packing(image, work, runner, PACKING_ROUNDS)
     if not options.quick:
+        yield from machines.measured(work, runner, RESTORE_ROUNDS)
         yield from virtual_dsm.measured(work, runner, START_ROUNDS)
         yield commands.building(work, runner)
 

@@ -28,6 +28,17 @@ class Deadline:
         return max(self._end - time.monotonic(), SHORTEST_S)
 
     @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Stop the clock for the block: a person works in it, for as long as it takes."""
+        since = time.monotonic()
+        left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            yield
+        finally:
+            self._end += time.monotonic() - since
+            signal.setitimer(signal.ITIMER_REAL, left_s)
+
+    @contextlib.contextmanager
     def enforced(self) -> Iterator[None]:
         """End the block by TimedOut if it lasts much longer; for the main thread only."""
 

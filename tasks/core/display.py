@@ -6,13 +6,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 from tasks.core.errors import SeveralFailed, VmbakeError
-from tasks.core.events import Reporter
+from tasks.core.events import StageReporter
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -36,7 +37,7 @@ class Row:
 class Display(Protocol):
     """Shows the stages of a run as they go."""
 
-    def start(self, name: str) -> Reporter:
+    def start(self, name: str) -> StageReporter:
         """A stage begins; its reports go to what is returned."""
 
     def end(self, row: Row) -> None:
@@ -60,7 +61,7 @@ class Plain:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def start(self, name: str) -> Reporter:
+    def start(self, name: str) -> StageReporter:
         self.say(f"{name}: started")
         return PlainReporter(name, self)
 
@@ -100,6 +101,9 @@ class PlainReporter:
             share = f"{tenth * 100 // PLAIN_STEPS} % of {in_bytes(total)}"
             self._display.say(f"{self._name}: {share}")
 
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
 
 class Terminal:
     """One live line per running stage; a bar where there is a size."""
@@ -108,7 +112,7 @@ class Terminal:
         self._stream = stream
         self._running: dict[str, TerminalReporter] = {}
 
-    def start(self, name: str) -> Reporter:
+    def start(self, name: str) -> StageReporter:
         reporter = self._running[name] = TerminalReporter(name, self._stream)
         return reporter
 
@@ -140,6 +144,7 @@ class TerminalReporter:
             total=0, file=stream, leave=False, bar_format="{desc}", dynamic_ncols=True
         )
         self._bar: tqdm[Any] | None = None
+        self._hidden = False
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._clock = threading.Thread(target=self._tick, daemon=True)
@@ -178,6 +183,18 @@ class TerminalReporter:
                 )
             self._bar.update(done - self._bar.n)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        with self._lock:
+            self._drop_bar()
+            self._line.clear()
+            self._hidden = True
+        try:
+            yield
+        finally:
+            self._hidden = False
+            self._draw()
+
     def close(self) -> None:
         self._closed.set()
         self._clock.join()
@@ -195,6 +212,8 @@ class TerminalReporter:
                 return  # a live stage may go on reporting when it is closed
             seconds = in_seconds(time.monotonic() - self._since)
             text = f" · {self._text}" if self._text else ""
+            if self._hidden:
+                return
             self._line.set_description_str(f"⏵ {self._name}  {seconds}{text}")
 
     def _drop_bar(self) -> None:

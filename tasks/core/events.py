@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
@@ -18,6 +19,13 @@ class Reporter(Protocol):
         """Bytes done so far, of `total` (None: not known)."""
 
 
+class StageReporter(Reporter, Protocol):
+    """The watcher of one stage, who has the screen."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Show nothing while the block lasts: another program has the terminal."""
+
+
 class Silent:
     """A reporter for callers that show nothing."""
 
@@ -29,3 +37,7 @@ class Silent:
 
     def progress(self, done: int, total: int | None) -> None:
         """Show nothing."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Show nothing, as always."""
+        return nullcontext()

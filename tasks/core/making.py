@@ -15,7 +15,7 @@ from typing import Any
 from tasks.core.deadline import Deadline
 from tasks.core.display import in_bytes
 from tasks.core.errors import CommandFailed, NoRoom, VmbakeError
-from tasks.core.events import Reporter
+from tasks.core.events import StageReporter
 from tasks.core.graph import Node
 from tasks.core.plan import Plan
 from tasks.core.process import Runner, tail_of
@@ -44,7 +44,7 @@ class Maker:
         self.live: dict[Node, Any] = {}
         self.shown: dict[Node, list[str]] = {}
 
-    def make(self, node: Node, reporter: Reporter) -> None:
+    def make(self, node: Node, reporter: StageReporter) -> None:
         """Run a stored stage and commit what it left, or do what an action does."""
         if node.stage.kind == "action":
             with self._step(node, reporter) as step:
@@ -60,7 +60,7 @@ class Maker:
         self.plan.made.add(node)
         self.plan.look(node)
 
-    def _make_stored(self, node: Node, reporter: Reporter) -> None:
+    def _make_stored(self, node: Node, reporter: StageReporter) -> None:
         status = self.plan.status[node]
         if status.reason:
             reporter.say(status.reason)
@@ -79,7 +79,7 @@ class Maker:
             self.store.commit(step.out, record, step.known_digests)
 
     @contextlib.contextmanager
-    def opened(self, node: Node, reporter: Reporter) -> Iterator[None]:
+    def opened(self, node: Node, reporter: StageReporter) -> Iterator[None]:
         """While the block lasts, a live stage is there for those that stand on it."""
         with (
             self._step(node, reporter) as step,
@@ -89,7 +89,7 @@ class Maker:
             yield
 
     @contextlib.contextmanager
-    def _step(self, node: Node, reporter: Reporter) -> Iterator[Step]:
+    def _step(self, node: Node, reporter: StageReporter) -> Iterator[Step]:
         """The working place of one stage; translates a full disk into its own error."""
         # A machine that was left running has its files here.
         keep = bool(node.params["no_cleanup"] or node.params.get("keep_vm"))

@@ -198,6 +198,28 @@ class Runner:
             if not process.released:
                 process.stop()
 
+    def hand_over(self, argv: Sequence[str | Path]) -> int:
+        """Run a program that has our stdin, stdout and stderr to itself, and return its status.
+
+        It stays in our process group, because only there it may use the terminal, and Ctrl-C
+        reaches us both. Nothing of it is in the log but its command line.
+
+        Raises:
+            MissingTool: the program is not installed.
+        """
+        words = tuple(str(word) for word in argv)
+        require_tool(words[0])
+        self.note(f"$ {shlex.join(words)}")
+        sys.stdout.flush()
+        with terminal_as_it_was():
+            popen = subprocess.Popen((*death_tie(), *words), env=environment(self.env))
+            try:
+                return popen.wait()
+            finally:
+                if popen.poll() is None:
+                    popen.terminate()
+                    popen.wait()
+
     def note(self, text: str) -> None:
         """Write a line of our own to the log."""
         with self._log() as log:
@@ -301,6 +323,21 @@ def death_tie() -> tuple[str, ...]:
     if sys.platform == "linux" and (setpriv := shutil.which("setpriv")):
         return (setpriv, "--pdeathsig", "TERM", "--")
     return ()
+
+
+@contextlib.contextmanager
+def terminal_as_it_was() -> Iterator[None]:
+    """Undo what a program did to the terminal's settings and, being ended, did not undo itself."""
+    import termios
+
+    if not sys.stdin.isatty():
+        yield
+        return
+    settings = termios.tcgetattr(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tasks.core.deadline import Deadline
     from tasks.core.digest import Digests
     from tasks.core.errors import VmbakeError
-    from tasks.core.events import Reporter
+    from tasks.core.events import StageReporter
     from tasks.core.process import Runner
     from tasks.core.store import Publication, Result
 
@@ -78,7 +78,7 @@ class Step:
     out: Path
     work: Path
     runner: Runner
-    reporter: Reporter
+    reporter: StageReporter
     deadline: Deadline
     digests: Digests
     params: Params

@@ -156,6 +156,14 @@ class Ssh:
         with self._blaming_the_machine(what):
             return self._runner.output(self._shell(sudo), stdin=braced(script), timeout_s=timeout_s)
 
+    def session(self, command: str, *, terminal: bool) -> tuple[str, ...]:
+        """The words of an ssh that is used by somebody else: a login shell, or one command.
+
+        It goes through the connection of this block, as our user and without sudo.
+        """
+        how = ("-o", "ControlMaster=no", "-t" if terminal else "-T")
+        return ("ssh", *self._options(), *how, *self._where(), *((command,) if command else ()))
+
     def fetch(self, remote: str, local: Path, *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         """Copy one file of the guest (root's too) to the host; `local` appears when complete.
 

@@ -131,6 +131,19 @@ def rebase(runner: Runner, path: Path, *, backing: Path, backing_format: DiskFor
     _qemu_img(runner, "rebase", *options, path, subject=path)
 
 
+def absorb(runner: Runner, path: Path, *, down_to: Path, backing_format: DiskFormat) -> None:
+    """Have an overlay stand on `down_to`, one of the files below it, with the same content.
+
+    What the files between them hold is copied into it; there may be none.
+
+    Raises:
+        NoRoom: the disk is full.
+        BadInput: `down_to` or the overlay is not usable.
+    """
+    options = ("-q", "-f", "qcow2", "-b", relative(down_to, path), "-F", backing_format)
+    _qemu_img(runner, "rebase", *options, path, subject=path)
+
+
 def info(runner: Runner, path: Path, image_format: DiskFormat) -> ImageInfo:
     """Look at an image, also at one that a machine has open.
 

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import MissingTool
+from tasks.core.process import Runner
 from tasks.core.tools import find_tool
 from tasks.qemu.spec import PROGRAM, DiskFormat
 
+# What machines of type q35 boot with if they are told nothing (hw/i386/pc.c in QEMU's sources).
+BIOS = "bios-256k.bin"
 # The administrator's descriptors win over the distribution's; equal names replace each other.
 DIRECTORIES = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware"))
 UNWANTED = {"secure-boot", "requires-smm", "amd-sev-es", "amd-sev-snp", "intel-tdx"}
@@ -29,6 +32,22 @@ class Uefi:
     code: Path
     variables: Path
     format: DiskFormat
+
+
+def require_bios(runner: Runner) -> Path:
+    """The BIOS that QEMU gives a machine; it looks in the directories that `-L help` lists.
+
+    Raises:
+        MissingTool: there is none, or no QEMU.
+    """
+    places = runner.output((PROGRAM, "-L", "help")).splitlines()
+    found = next((path for place in places if (path := Path(place, BIOS)).is_file()), None)
+    if found is None:
+        raise MissingTool(
+            f"QEMU's firmware {BIOS} is in none of {', '.join(places)}.",
+            hint="Install the package seabios: scripts/bootstrap does it.",
+        )
+    return found
 
 
 def require_uefi(directories: tuple[Path, ...] | None = None) -> Uefi:

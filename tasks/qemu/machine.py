@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tasks.qemu import disk as images
 from tasks.qemu.channels import following, socket_pairs
 from tasks.qemu.diagnosis import explain_start, last_words
 from tasks.qemu.firmware import require_uefi
+from tasks.qemu.migration import Migration
 from tasks.qemu.qmp import Qmp
 from tasks.qemu.snapshot import Snapshots
 from tasks.qemu.spec import (
@@ -35,6 +36,7 @@ from tasks.qemu.spec import (
 )
 from tasks.qemu.watch import Announcement, Trouble, Watch
 
+UEFI_VARIABLES = "uefi-vars.qcow2"
 START_TIMEOUT_S = 60.0
 QUIT_TIMEOUT_S = 5.0
 # After the guest's power-off QEMU still writes its caches.
@@ -170,7 +172,7 @@ class Machine:
 
     def _flash(self) -> Flash:
         uefi = require_uefi()
-        variables = self.directory / "uefi-vars.qcow2"
+        variables = self.directory / UEFI_VARIABLES
         if not variables.exists():
             images.convert(self._runner, uefi.variables, uefi.format, variables, "qcow2")
         return Flash(code=uefi.code, code_format=uefi.format, variables=variables)
@@ -293,6 +295,19 @@ class Machine:
     def snapshots(self) -> Snapshots:
         return Snapshots(self._qmp, self._watch, self.spec.writable_nodes)
 
+    @property
+    def migration(self) -> Migration:
+        return Migration(self._qmp, self._watch)
+
+    def ask(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """What QEMU answers to a QMP command that changes nothing (query-…, qom-get).
+
+        Raises:
+            MachineFailed: it refused, or hung up.
+            TimedOut: it did not answer.
+        """
+        return self._qmp.execute(command, arguments)
+
     def savevm(self, tag: str, *, timeout_s: float = 300) -> None:
         """Save the whole machine in its disks; see Snapshots.save.
 
@@ -347,6 +362,11 @@ class Machine:
     def leave_running(self) -> None:
         """Let it go on when the block ends; it must have been made with `keep`."""
         self._left_running = True
+
+    def abandon(self) -> None:
+        """End it for good, also one that was to be kept; harmless if it has ended."""
+        self._quit()
+        self.process.stop()
 
     def quit(self) -> None:
         """End QEMU now, whatever the guest does; its disks are written and closed.

@@ -76,6 +76,13 @@ class Qmp:
         """
         return self._run(self._execute(command, arguments or {}), timeout_s, command)
 
+    def send_descriptor(self, descriptor: int, name: str) -> None:
+        """Give QEMU a copy of an open file, pipe or socket, which it then knows by `name`.
+
+        Raises: as `execute`.
+        """
+        self._run(self._send_descriptor(descriptor, name), REPLY_TIMEOUT_S, "getfd")
+
     def close(self) -> None:
         """Hang up and end the thread; harmless when repeated."""
         loop, thread, self._loop = self._loop, self._thread, None
@@ -123,6 +130,11 @@ class Qmp:
     async def _execute(self, command: str, arguments: Mapping[str, object]) -> object:
         assert self._client is not None
         return await self._client.execute(command, arguments)
+
+    async def _send_descriptor(self, descriptor: int, name: str) -> None:
+        assert self._client is not None
+        self._client.send_fd_scm(descriptor)
+        await self._client.execute("getfd", {"fdname": name})
 
     async def _follow(self, client: QMPClient, listener: EventListener) -> None:
         import asyncio

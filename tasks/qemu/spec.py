@@ -86,6 +86,7 @@ class MachineSpec:
         network: `none`; `restricted`: SSH from the host only; `open`: the guest reaches out too.
         ssh_port: on 127.0.0.1; None lets the kernel choose a free one.
         loadvm: the snapshot to go on from, instead of booting.
+        incoming: wait for a saved machine (see Migration) instead of booting.
         hotplug_ports: how many disks can be attached while it runs.
         reboot: False: a guest that resets ends QEMU, so a triple fault is no endless loop.
         machine_type: a versioned name for snapshots that another QEMU is to load.
@@ -101,6 +102,7 @@ class MachineSpec:
     network: Network = "restricted"
     ssh_port: int | None = None
     loadvm: str | None = None
+    incoming: bool = False
     hotplug_ports: int = 2
     reboot: bool = False
     machine_type: str = "q35"
@@ -146,6 +148,12 @@ class Wiring:
 def command_line(spec: MachineSpec, wiring: Wiring) -> tuple[str, ...]:
     """The argument list for QEMU (option and value side by side; see qemu-system-x86_64(1))."""
     return (PROGRAM, *(word for option in _options(spec, wiring) for word in option))
+
+
+def devices(spec: MachineSpec) -> tuple[str, ...]:
+    """What is plugged into the machine, as QEMU is told it; wherever its files and channels are."""
+    options = _options(spec, Wiring(qmp="null", console="null", ready="null"))
+    return tuple(option[1] for option in options if option[0] == "-device")
 
 
 def by_hand(spec: MachineSpec, directory: Path, flash: Flash | None = None) -> str:
@@ -215,6 +223,8 @@ def _board(spec: MachineSpec, wiring: Wiring) -> Iterator[tuple[str, ...]]:
         yield ("-no-reboot",)
     if wiring.paused:
         yield ("-S",)
+    if spec.incoming:
+        yield ("-incoming", "defer")
     # Paused, a panicked guest can't reboot past its last words, which are still on their way.
     yield ("-action", "panic=pause")
     yield ("-device", "pvpanic-pci")

@@ -182,6 +182,11 @@ class Watch:
         with self._changed:
             return len(self._events)
 
+    def events(self, since: int) -> tuple[Event, ...]:
+        """The QMP events after `since` (a `mark`), in order."""
+        with self._changed:
+            return tuple(self._events[since:])
+
     def on_trouble(self, callback: Callable[[], None]) -> None:
         """Call `callback` (which must not block) when the machine fails; at once if it has."""
         with self._changed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from tasks.core.store import Result
 from tasks.guest.ssh import Ssh
 from tasks.qemu import disk
 from tasks.qemu.accel import Accel
+from tasks.qemu.checkpoint import CannotGoOn
 from tasks.qemu.diagnosis import is_tcg_fault
 from tasks.qemu.machine import Machine
 from tasks.qemu.spec import DirectKernel, Disk, MachineSpec
-from tasks.vexfs import bases, guest_steps, seed
+from tasks.vexfs import bases, copies, guest_steps, seed
 
 MACHINE_DISK = "machine.qcow2"
 TRIES = 3
@@ -130,7 +130,6 @@ def build_spec(
     memory_mb: int,
     cpus: int,
     port: int | None,
-    loadvm: str | None = None,
 ) -> MachineSpec:
     """The build VM. Its kernel is loaded directly if the base came with one: that saves GRUB."""
     base, direct = parts.base, None
@@ -154,7 +153,6 @@ def build_spec(
         # The guest reaches out only if cloud-init has packages to install.
         network="restricted" if base.facts["packages"] else "open",
         ssh_port=port,
-        loadvm=loadvm,
     )
 
 
@@ -211,12 +209,10 @@ def check_first_boot(step: Step, said: Mapping[str, Any]) -> None:
 
 
 def freeze(step: Step, vm: Machine) -> Facts:
-    """Save the running machine in its own disk and move that into the result."""
+    """Save the running machine in its own disk and, for many copies, in a checkpoint with it."""
     step.say("saving the machine's state")
     vm.savevm(TAG)
-    vm.quit()
-    overlay = vm.spec.disks[0].path
-    shutil.move(overlay, step.out / MACHINE_DISK)
+    copies.freeze(step, vm)
     spec = vm.spec
     return {
         "tag": TAG,
@@ -228,27 +224,38 @@ def freeze(step: Step, vm: Machine) -> Facts:
 
 
 @contextlib.contextmanager
-def restored(step: Step, parts: Parts, checkpoint: Result) -> Iterator[Guest]:
-    """A copy of the frozen machine, going on from where it was; nothing done to it is kept."""
-    overlay = step.work / MACHINE_DISK
-    # A snapshot can be loaded only from the file that holds it, not through an overlay.
-    shutil.copyfile(checkpoint.path(MACHINE_DISK), overlay)
-    facts = checkpoint.facts
-    limits = Limits.of(step.params)
+def restored(step: Step, parts: Parts, frozen: Result) -> Iterator[Guest]:
+    """A copy of the frozen machine, going on from where it was; nothing done to it is kept.
+
+    Where the checkpoint doesn't fit, it is a machine that has just been booted in the same way.
+    """
+    facts, limits = frozen.facts, Limits.of(step.params)
+    accel = Accel(**facts["accelerator"], reason="the checkpoint's")
+    memory_mb, cpus = facts["memory_mb"], facts["cpus"]
     spec = build_spec(
         parts,
-        overlay,
-        accel=Accel(**facts["accelerator"], reason="the checkpoint's"),
-        memory_mb=facts["memory_mb"],
-        cpus=facts["cpus"],
+        step.work / MACHINE_DISK,
+        accel=accel,
+        memory_mb=memory_mb,
+        cpus=cpus,
         port=limits.ssh_port,
-        loadvm=facts["tag"],
     )
-    step.say("restoring the build VM")
-    with running(step, spec, parts.keys, limits) as vm, way_in(step, vm, parts.keys) as ssh:
+    with contextlib.ExitStack() as stack:
+        step.say("restoring the build VM")
+        try:
+            vm = copies.going_on(
+                stack,
+                step,
+                frozen.directory,
+                spec,
+                lambda thawed: running(step, thawed, parts.keys, limits),
+            )
+        except CannotGoOn as error:
+            step.tell(f"not restored, but booted: {error.what}")
+            vm = stack.enter_context(first_boot(step, parts, accel, memory_mb, cpus))
+        ssh = stack.enter_context(way_in(step, vm, parts.keys))
         ssh.wait(step.deadline.left_s)
-        # The guest's clock stands where it was frozen.
-        ssh.run(f"date -u -s @{int(time.time())} >/dev/null", what="Setting the clock")
+        copies.wake(ssh)
         yield Guest(vm=vm, ssh=ssh)
 
 
@@ -273,6 +280,8 @@ def sealed_facts(done: guest_steps.Sealed) -> Facts:
     }
 
 
-def keep_disk(step: Step) -> None:
-    """Make the machine's disk the stage's result."""
-    shutil.move(step.work / MACHINE_DISK, step.out / MACHINE_DISK)
+def keep_disk(step: Step, base: Result) -> None:
+    """Make the machine's disk, as an overlay of the base, the stage's result."""
+    overlay = step.work / MACHINE_DISK
+    disk.absorb(step.runner, overlay, down_to=base.path(bases.DISK), backing_format="qcow2")
+    shutil.move(overlay, step.out / MACHINE_DISK)

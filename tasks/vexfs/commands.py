@@ -4,8 +4,9 @@ vm:      build-cloudimg ── toolchain ────────────┐
                │                                 │
          ssh-key ── seed-iso ── boot ── savevm ──┴─ compile-vexfs ── seal ──┐
 native:                                                                     ├ compress ── checksum
-         build-cloudimg ──┬── toolchain ── compile-vexfs ──┬── seal ────────┘             │
-                          └── packages ── fill ────────────┘                            image
+         build-cloudimg ──┬── toolchain ── compile-vexfs ──┬── seal ────────┘    │        │
+                          └── packages ── fill ────────────┘                     │      image
+                                                                        shell ── checkpoint
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tasks.vexfs import (
     manifest,
     natively,
     seed,
+    shell,
 )
 from tasks.vexfs.options import OPTIONS
 
@@ -239,7 +241,7 @@ def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     """Install the results and remove every trace of the build."""
     with building.restored(step, parts_of(step), step.result(savevm)) as guest:
         facts = building.seal(step, guest, step.result(compile_vexfs))
-    building.keep_disk(step)
+    building.keep_disk(step, step.result(build_cloudimg))
     return facts
 
 
@@ -285,6 +287,27 @@ def images(step: Step, variants: str) -> None:
     """Bake the images of several variants in one run."""
 
 
+@stage(
+    pre=[compress],
+    reads=inputs.session_templates,
+    depends=inputs.accelerator,
+    tools=(QEMU, "qemu-img"),
+    room_bytes=2 * GIB,
+    cost=inputs.guest_cost,
+)
+def checkpoint(step: Step, accel: str, memory: int, cpus: int) -> Facts:
+    """Boot the finished image once, and freeze it."""
+    size = shell.Size(accel=inputs.choose_accel(step.site, accel), memory_mb=memory, cpus=cpus)
+    return shell.freeze(step, step.result(compress).path(artifact.IMAGE), size)
+
+
+@stage(name="shell", pre=[compress, checkpoint], kind="action", requires=("ssh", "ssh-keygen"))
+def session(step: Step, accel: str, memory: int, cpus: int, command: str) -> None:
+    """Open a session in a running copy of the image."""
+    size = shell.Size(accel=inputs.choose_accel(step.site, accel), memory_mb=memory, cpus=cpus)
+    shell.session(step, step.result(checkpoint).directory, size, command)
+
+
 namespace = Collection(
     build_cloudimg,
     toolchain,
@@ -300,4 +323,6 @@ namespace = Collection(
     checksum,
     image,
     images,
+    checkpoint,
+    session,
 )

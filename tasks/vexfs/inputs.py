@@ -108,7 +108,7 @@ def fill_files(variant: str, **_: Any) -> list[Path]:
 
 
 def guest_cost(
-    site: Site, accel: str, memory: int, cpus: int, ssh_port: int, **_: Any
+    site: Site, accel: str, memory: int, cpus: int, ssh_port: int = 0, **_: Any
 ) -> capacity.Cost:
     """What a stage takes in which the build VM runs."""
     name = choose_accel(site, accel).name
@@ -121,8 +121,8 @@ def toolchain_cost(site: Site, base: str, **params: Any) -> capacity.Cost:
 
 
 def compile_files(source: str, **_: Any) -> list[Path]:
-    """The source tree, and the scripts that compile it in a guest."""
-    scripts = [SCRIPTS / "plug-in.sh", SCRIPTS / "compile.sh"]
+    """The source tree, and the scripts that wake a copy of the build VM and compile in it."""
+    scripts = [SCRIPTS / name for name in ("wake.sh", "plug-in.sh", "compile.sh")]
     return [*trees.files_of(trees.tree_of(source, ROOT)), *scripts]
 
 
@@ -133,8 +133,9 @@ def native_compile_files(source: str, **_: Any) -> list[Path]:
 
 
 def seal_scripts(**_: Any) -> list[Path]:
-    """The scripts that install and seal in a guest."""
-    return [SCRIPTS / name for name in ("install.sh", "try.sh", "seal.sh", "freeze.sh")]
+    """The scripts that wake a copy of the build VM, install, and seal."""
+    names = ("wake.sh", "install.sh", "try.sh", "seal.sh", "freeze.sh")
+    return [SCRIPTS / name for name in names]
 
 
 def native_seal_scripts(**_: Any) -> list[Path]:
@@ -150,6 +151,11 @@ def engine_vm(site: Site, **_: Any) -> dict[str, str]:
 def engine_native(site: Site, **_: Any) -> dict[str, str]:
     """What this host made is not what a guest makes."""
     return {"engine": "native"}
+
+
+def session_templates(**_: Any) -> list[Path]:
+    """What the seed of a session's machine is rendered from."""
+    return [CLOUD_INIT / "meta-data.yaml"]
 
 
 def recipe(site: Site, source: str, **params: Any) -> dict[str, str]:

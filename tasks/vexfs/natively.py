@@ -152,4 +152,4 @@ def work_on(
         timeout_s=step.deadline.left_s,
         on_line=lines.append,
     )
-    building.keep_disk(step)
+    shutil.move(overlay, step.out / building.MACHINE_DISK)

@@ -71,6 +71,7 @@ OPTIONS = Options(
         option("ssh_port", "SSH port on 127.0.0.1, 0: a free one", kind=int,
                check=within(0, 65535), matters=False),
         option("keep_vm", "Leave a failed build VM running", kind=bool, matters=False),
+        option("command", "What to run in the session, instead of a login shell", matters=False),
         option("compression", "Format of the compressed image", choices=("zstd", "gzip")),
     ]
 )  # fmt: skip

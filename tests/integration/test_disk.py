@@ -47,6 +47,22 @@ def test_an_overlay_moves_with_its_store(tmp_path: Path, runner: Runner, base: P
     assert (tmp_path / "flat.raw").stat().st_size == 16 * MIB
 
 
+def test_what_lies_between_is_absorbed(tmp_path: Path, runner: Runner, base: Path) -> None:
+    other = tmp_path / "other.raw"
+    other.write_bytes(b"\0" * MIB + b"between" * 1000 + b"\0" * (7 * MIB - 7000))
+    between, overlay = tmp_path / "between.qcow2", tmp_path / "top.qcow2"
+    # With a backing file given, only what differs from it is written.
+    words = ("-f", "raw", "-O", "qcow2", "-B", base, "-F", "qcow2")
+    runner.run(["qemu-img", "convert", *words, other, between])
+    images.create_overlay(runner, overlay, backing=between, backing_format="qcow2")
+    images.absorb(runner, overlay, down_to=base, backing_format="qcow2")
+    between.unlink()
+    assert images.info(runner, overlay, "qcow2").backing == "./store/one/base.qcow2"
+    flat = tmp_path / "flat.raw"
+    images.convert(runner, overlay, "qcow2", flat, "raw")
+    assert flat.read_bytes() == other.read_bytes()
+
+
 def test_an_overlay_that_moved_alone_is_rebased(tmp_path: Path, runner: Runner, base: Path) -> None:
     overlay = tmp_path / "disk.qcow2"
     images.create_overlay(runner, overlay, backing=base, backing_format="qcow2")

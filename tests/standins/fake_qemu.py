@@ -1,10 +1,12 @@
 """A qemu-system-x86_64 without a guest: speaks QMP on its inherited socket and does as told.
 
-FAKE_QEMU says how it behaves (see `main`); FAKE_QEMU_ARGV names the file for its arguments.
+FAKE_QEMU says how it behaves (see `main`); FAKE_QEMU_ARGV names the file for its arguments, and
+FAKE_QEMU_DATA the directory for its firmware.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -25,6 +27,17 @@ DISKS = [
         "image": {"snapshots": [{"name": "half", "vm-state-size": 0}]},
     }
 ]
+
+# More than a pipe holds, and nothing that compresses well.
+STATE = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(20_000))
+ANSWERS = {
+    "human-monitor-command": USERNET,
+    "query-named-block-nodes": DISKS,
+    "query-version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": "(fake)"},
+    "qom-get": "pc-q35-7.2-machine",
+    "query-cpu-model-expansion": {"model": {"name": "max", "props": {"avx": True, "erms": False}}},
+    "query-migrate": {"status": "failed", "error-desc": "a device can't be saved"},
+}
 
 # What the guest says, by behaviour.
 CONSOLE = {
@@ -62,6 +75,7 @@ class Fake:
         self.console = channel("console")
         self.ready = channel("ready")
         self.job: dict[str, str] = {}
+        self.descriptors: list[int] = []
 
     def send(self, message: object) -> None:
         self.qmp.sendall(json.dumps(message).encode() + b"\n")
@@ -82,7 +96,7 @@ class Fake:
     def requests(self) -> Iterator[dict[str, Any]]:
         """JSON objects as they come; QMP needs nothing between them."""
         decoder, text = json.JSONDecoder(), ""
-        while data := self.qmp.recv(65536):
+        while data := self.receive():
             text = (text + data.decode()).lstrip()
             while text:
                 try:
@@ -92,13 +106,19 @@ class Fake:
                 text = text[end:].lstrip()
                 yield request
 
+    def receive(self) -> bytes:
+        """What was sent, and keeps the descriptors that came with it."""
+        data, descriptors, _, _ = socket.recv_fds(self.qmp, 65536, 1)
+        self.descriptors += descriptors
+        return data
+
     def answer(self, name: str, arguments: dict[str, str]) -> dict[str, object]:
-        result: object = {}
+        result: object = ANSWERS.get(name, {})
         match name:
-            case "human-monitor-command":
-                result = USERNET
-            case "query-named-block-nodes":
-                result = DISKS
+            case "migrate" if self.behaviour == "migration-refused":
+                return {"error": {"class": "GenericError", "desc": "State blocked by 9p"}}
+            case "closefd":
+                os.close(self.descriptors.pop())
             case "snapshot-save" | "snapshot-load":
                 self.job = {"id": arguments["job-id"], "status": "concluded", "type": name}
                 if self.behaviour == "job-error":
@@ -115,6 +135,10 @@ class Fake:
 
     def after(self, name: str) -> None:
         match name:
+            case "migrate" if self.behaviour != "migration-refused":
+                self.save(self.descriptors.pop())
+            case "migrate-incoming":
+                self.load(self.descriptors.pop())
             case "quit" if self.behaviour != "stubborn":
                 self.event("SHUTDOWN", guest=False, reason="host-qmp-quit")
                 raise SystemExit(0)
@@ -132,6 +156,29 @@ class Fake:
             # The last thing that a machine's start asks.
             case "human-monitor-command":
                 self.live()
+
+    def save(self, descriptor: int) -> None:
+        self.event("MIGRATION", status="active")
+        status = "failed" if self.behaviour == "migration-fails" else "completed"
+        try:
+            with open(descriptor, "wb") as pipe:
+                pipe.write(STATE[: len(STATE) // 2])
+                if self.behaviour == "dies-saving":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                pipe.write(STATE[len(STATE) // 2 :])
+        except BrokenPipeError:
+            status = "failed"
+        self.event("MIGRATION", status=status)
+
+    def load(self, descriptor: int) -> None:
+        self.event("MIGRATION", status="active")
+        with open(descriptor, "rb") as pipe:
+            whole = pipe.read() == STATE
+        if not whole or self.behaviour == "refuses-state":
+            sys.stderr.write("qemu-system-x86_64: load of migration failed: Invalid argument\n")
+            self.event("MIGRATION", status="failed")
+            raise SystemExit(1)
+        self.event("MIGRATION", status="completed")
 
     def live(self) -> None:
         """What the guest does once it was started."""
@@ -157,6 +204,9 @@ class Fake:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["-L", "help"]:
+        print(os.environ["FAKE_QEMU_DATA"])
+        return
     behaviour = os.environ["FAKE_QEMU"]
     Path(os.environ["FAKE_QEMU_ARGV"]).write_text(json.dumps(sys.argv[1:]))
     match behaviour:

@@ -44,6 +44,7 @@ while :; do
                 disk=$(dirname $(grep -lx source /sys/block/vd*/serial))
                 say '{{"content": "'$(head -c 5 /dev/${{disk##*/}})'"}}'
                 ;;
+            *scribble*) echo scribble > /dev/vda && sync && say '{{"wrote": "root"}}' ;;
             *crash*) echo c > /proc/sysrq-trigger ;;
             *off*) poweroff -f ;;
         esac

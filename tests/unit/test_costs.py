@@ -28,7 +28,7 @@ def config() -> Config:
 
 
 def nodes(config: Config, task: Any, **given: Any) -> dict[str, Node]:
-    graph = build([Call(task, kwargs=given)], config)
+    graph = build([Call(task, kwargs=given)], config, site_of(config))
     assert graph.problems == []
     return {graph.labels()[node]: node for node in graph.nodes}
 
@@ -88,7 +88,7 @@ def test_each_variant_has_its_own_image_and_shares_the_rest(config: Config) -> N
 
 
 def test_a_variant_that_is_none_is_named(config: Config) -> None:
-    graph = build([Call(vexfs.images, kwargs={"variants": "minimal,big"})], config)
+    graph = build([Call(vexfs.images, kwargs={"variants": "minimal,big"})], config, site_of(config))
     assert "--variants is 'minimal,big': 'big' is none of development, minimal, production." in (
         graph.problems
     )

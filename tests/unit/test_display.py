@@ -309,3 +309,28 @@ def test_several_failures_are_told_one_after_the_other() -> None:
     error = SeveralFailed([first, second, first])
     assert describe(error) == "error: The bread burnt.\n  | smoke\n\nerror: No salt."
     assert error.exit_code == CompileFailed.exit_code
+
+
+def test_a_program_has_the_terminal_to_itself() -> None:
+    with terminal() as (stream, screen):
+        reporter = for_stream(stream).start("vexfs.shell")
+        screen.wait_for("vexfs.shell")
+        ticks = threading.Event()
+        with reporter.aside():
+            stream.write("MINE")
+            stream.flush()
+            screen.wait_for("MINE$")
+            # The clock goes on ticking meanwhile: what it would draw came within this time.
+            ticks.wait(10 * display.REFRESH_S)
+            reporter.say("heard from the guest")
+            assert screen.text.endswith("MINE")
+        screen.wait_for("MINE.*heard from the guest")
+        reporter.close()  # type: ignore[attr-defined]
+
+
+def test_plain_lines_need_no_room() -> None:
+    stream = io.StringIO()
+    reporter = for_stream(stream).start("vexfs.shell")
+    with reporter.aside():
+        pass
+    assert stream.getvalue() == "vexfs.shell: started\n"

@@ -28,12 +28,10 @@ from tasks.core.errors import (
 )
 from tasks.core.process import Runner
 from tasks.qemu import machine as machine_module
-from tasks.qemu.accel import Accel
 from tasks.qemu.machine import Machine
-from tasks.qemu.spec import Disk, MachineSpec
+from tests.standins import fake_machine
+from tests.standins.processes import alive, wait_until
 
-FAKE = Path(__file__).parents[1] / "standins" / "fake_qemu.py"
-ACCEL = Accel(name="tcg", cpu="max", reason="the test wants it")
 LONG_S = 60.0
 SOON_S = 20.0
 
@@ -53,28 +51,7 @@ class Heard:
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    program = programs / "qemu-system-x86_64"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I {FAKE} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-
-    def make(behaviour: str, **changes: object) -> Machine:
-        env = {"FAKE_QEMU": behaviour, "FAKE_QEMU_ARGV": str(tmp_path / "argv.json")}
-        settings: dict[str, object] = {
-            "name": "fake",
-            "accel": ACCEL,
-            "memory_mb": 64,
-            "cpus": 1,
-            "disks": (Disk(id="root", path=tmp_path / "root.qcow2", format="qcow2"),),
-        }
-        own = {name: changes.pop(name) for name in ("keep", "reporter") if name in changes}
-        spec = MachineSpec(**{**settings, **changes})  # type: ignore[arg-type]
-        runner = Runner(tmp_path / "stage.log", env=env)
-        return Machine(spec, tmp_path / "vm", runner, **own)  # type: ignore[arg-type]
-
-    return make
+    return fake_machine.maker(tmp_path, monkeypatch)
 
 
 @contextlib.contextmanager
@@ -83,21 +60,6 @@ def quickly() -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < SOON_S
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def test_hears_the_guest_get_ready(start: Callable[..., Machine]) -> None:

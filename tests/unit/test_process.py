@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -246,3 +248,43 @@ def test_the_tail_of_a_log_is_fit_to_be_shown(tmp_path: Path) -> None:
     log.write_bytes(b"old\nkept\n10 %\r20 %\rdone\nbell\x07 and \xff\n\n\n\n\n")
     assert tail_of(log, 3) == ("kept", "done", "bell and �")
     assert tail_of(tmp_path / "none") == ()
+
+
+def test_a_program_that_is_handed_our_streams(
+    runner: Runner, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert runner.hand_over(["sh", "-c", "echo out; echo err >&2; exit 3"]) == 3
+    assert capfd.readouterr() == ("out\n", "err\n")
+    assert "# $ sh -c 'echo out" in runner.log.read_text()
+    assert runner.hand_over(["sh", "-c", "kill -9 $$"]) == -signal.SIGKILL
+    with pytest.raises(MissingTool):
+        runner.hand_over(["no-such-program"])
+
+
+def test_ctrl_c_ends_who_has_our_streams(runner: Runner, tmp_path: Path) -> None:
+    program = f"""
+import os, signal, threading
+from pathlib import Path
+from tasks.core.process import Runner
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+Runner(Path({str(tmp_path / "log")!r})).hand_over(
+    ["sh", "-c", "trap '' INT; echo $$ > {tmp_path / "pid"}; exec sleep 600"]
+)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, stderr=-3)
+    assert done.returncode == -signal.SIGINT
+    assert_ends(pid_in(tmp_path / "pid"))
+
+
+def test_a_terminal_gets_its_settings_back(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    program = f"""
+from pathlib import Path
+from tasks.core.process import Runner
+Runner(Path({str(tmp_path / "log")!r})).hand_over(["sh", "-c", "stty raw -echo; kill -9 $$"])
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, stdin=theirs)
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)

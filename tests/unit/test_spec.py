@@ -79,6 +79,7 @@ def lines(argv: tuple[str, ...]) -> str:
         ("qemu-build.txt", BUILD, WIRING),
         ("qemu-uefi.txt", UEFI, replace(WIRING, flash=FLASH, sandbox=False)),
         ("qemu-direct.txt", DIRECT, WIRING),
+        ("qemu-incoming.txt", replace(BUILD, incoming=True), WIRING),
         ("qemu-loadvm.txt", RESTORED, replace(WIRING, paused=True)),
     ],
 )

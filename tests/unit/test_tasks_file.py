@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 EVERY_OPTION = {**VEXFS, **RUN_OPTIONS}
 ALL_ROOMS = [*EVERY_OPTION.values(), *VDSM.values()]
 PUSHING = {"push_to", "accept_eula", "architectures"}
+SESSION = {"command"}
 # Libraries that `inv --list` must not pay for.
 HEAVY = {"docker", "jinja2", "playwright", "pycdlib", "qemu.qmp", "requests", "tqdm", "zstandard"}
 
@@ -123,11 +124,11 @@ def test_every_flag_is_explained(loaded: Any) -> None:
         for flag, text in task["flags"].items():
             assert text, f"{name} --{flag}"
     for name, options in (("vexfs.images", VEXFS), ("build.tcg", VDSM)):
-        # What only pushing needs is no flag of a build; a password is no flag at all.
+        # What only pushing or a session needs is no flag of a build; a password is none at all.
         flags = {
             option.flag.removeprefix("--")
             for option in {**options, **RUN_OPTIONS}.values()
-            if not option.secret and option.name not in PUSHING
+            if not option.secret and option.name not in PUSHING | SESSION
         }
         assert flags == set(loaded["tasks"][name]["flags"])
 
@@ -165,8 +166,11 @@ def other_value(option: Option, default: object) -> str:
     if option.choices:
         return next(choice for choice in option.choices if choice != default)
     special = {
-        **{"base": "debian-12", "version": "9.9", "variants": "minimal"},
-        **{"disk_size": "77", "cpus": "3"},
+        "base": "debian-12",
+        "version": "9.9",
+        "variants": "minimal",
+        "disk_size": "77",
+        "cpus": "3",
     }
     return special.get(option.name, {bool: "yes", int: "4321"}.get(option.kind, "other"))
 

@@ -1,0 +1,98 @@
+"""A machine that can be used: restored from a checkpoint against booted, the same image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from bench.commands import ROOT
+from bench.measure import Comparison, Finding, Omission, seconds_of
+from tasks.core.digest import Digests
+from tasks.core.process import Runner
+from tasks.qemu import accel, checkpoint, disk
+from tasks.qemu.machine import Machine
+from tasks.qemu.spec import MachineSpec
+from tasks.vexfs import seed, shell
+
+WHAT = "a machine takes commands"
+BOOT_S = 900.0
+# A boot takes a minute under TCG; the first one has more to do, as the boots of others have.
+BOOTS = 2
+MEMORY_MB, CPUS = 2048, 2
+
+
+def measured(work: Path, runner: Runner, rounds: int) -> Iterator[Finding]:
+    """Boot the newest image until SSH answers, then restore it as often as `rounds` says."""
+    images = ROOT.glob("output/vexfs-*.qcow2")
+    image = max(images, key=lambda path: path.stat().st_mtime, default=None)
+    if image is None:
+        yield Omission(what=WHAT, why="there is no image in output/")
+        return
+    chosen = accel.choose("auto", runner, ROOT / ".vmbake" / "cache")
+    bench = Bench(work / "machines", runner, image, chosen)
+    booted = tuple(bench.boot(number) for number in range(BOOTS))
+    bench.freeze()
+    bench.restore()  # not counted: it fills the page cache
+    yield Comparison(
+        what=WHAT,
+        ours="restored checkpoint",
+        theirs="cold boot",
+        our_seconds=tuple(seconds_of(bench.restore) for _ in range(rounds)),
+        their_seconds=booted,
+        sizes={"RAM, compressed": bench.saved.ram.stat().st_size},
+        note=f"until the first command over SSH has run; {image.name}, {CPUS} cores, {chosen}",
+    )
+
+
+class Bench:
+    """One image, its keys and seed, and its checkpoint."""
+
+    def __init__(self, folder: Path, runner: Runner, image: Path, chosen: accel.Accel) -> None:
+        self.folder = folder
+        self.runner = runner
+        self.image = image
+        self.frozen = folder / "frozen"
+        self.frozen.mkdir(parents=True)
+        seed.make_keys(self.frozen, runner)
+        shell.write_seed(self.frozen)
+        size = shell.Size(accel=chosen, memory_mb=MEMORY_MB, cpus=CPUS)
+        self.spec = shell.spec_of(folder / "machine.qcow2", self.frozen / shell.SEED, size)
+        self.digests = Digests(folder / "digests.json")
+        self.saved: checkpoint.Checkpoint
+
+    def boot(self, number: int) -> float:
+        """Seconds of a first boot, from a fresh overlay to a command that has run."""
+        root = self.folder / f"boot{number}.qcow2"
+        disk.create_overlay(self.runner, root, backing=self.image, backing_format="qcow2")
+        return seconds_of(lambda: self.use(self.with_root(root)))
+
+    def freeze(self) -> None:
+        """Boot once more, and make the checkpoint."""
+        root = self.spec.disks[0].path
+        disk.create_overlay(self.runner, root, backing=self.image, backing_format="qcow2")
+        with Machine(self.spec, self.folder / "vm", self.runner) as vm:
+            with shell.way_in(vm, self.frozen, self.runner) as ssh:
+                ssh.wait(BOOT_S)
+                ssh.run(shell.SETTLE, what="The first boot", timeout_s=BOOT_S)
+            self.saved = checkpoint.save(vm, self.frozen, self.runner, digest_of=self.digests.of)
+
+    def restore(self) -> None:
+        """Have a copy go on until a command has run in it."""
+        self.use(checkpoint.thawed(self.saved, self.spec, self.folder / "copy", self.runner))
+
+    def with_root(self, root: Path) -> MachineSpec:
+        """The machine with another disk."""
+        first, *others = self.spec.disks
+        return replace(self.spec, disks=(replace(first, path=root), *others))
+
+    def use(self, spec: MachineSpec) -> None:
+        """Start a machine and run a command in it."""
+        with ExitStack() as stack:
+            vm = stack.enter_context(Machine(spec, self.folder / "vm", self.runner))
+            if spec.incoming:
+                checkpoint.go_on(self.saved, vm, self.runner, digest_of=self.digests.of)
+            ssh = stack.enter_context(shell.way_in(vm, self.frozen, self.runner))
+            ssh.wait(BOOT_S)
+            ssh.run("true", what="The first command")
