@@ -24,6 +24,8 @@ GIB = 1 << 30
 def config() -> Config:
     found = Config(project_location=ROOT, lazy=True)
     found.load_project()
+    # What `auto` means is found out by starting a guest.
+    found.load_overrides({"vexfs": {"engine": "vm"}})
     return found
 
 

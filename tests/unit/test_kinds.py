@@ -52,7 +52,8 @@ def test_a_given_result_is_taken_and_nothing_below_it_is_made(house: ToyHouse) -
 
 def test_a_stage_may_give_its_place_to_others(house: ToyHouse) -> None:
     house.inv("toy.doughnut")
-    assert house.diary[-1] == "doughnut on ['toy.jam']"
+    # The oven, which the jam stood on, may be switched off meanwhile.
+    assert "doughnut on ['toy.jam']" in house.diary
     house.inv("toy.doughnut", "--filling", "plum")
     assert house.diary == ["filled with plum", "doughnut on ['toy.filled']"]
 
