@@ -12,7 +12,7 @@ trap 'exit 143' TERM
 
 image=$1 work=$2 network=$3 share=$4
 disk=$work/disk root=$work/root
-mkdir "$root"
+mkdir -p "$root"
 : > "$disk"
 
 # The export is there when --daemonize returns; descriptor 9 holds the lock while the daemon lives.
