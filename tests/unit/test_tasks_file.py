@@ -165,8 +165,11 @@ def other_value(option: Option, default: object) -> str:
     if option.choices:
         return next(choice for choice in option.choices if choice != default)
     special = {
-        **{"base": "debian-12", "version": "9.9", "variants": "minimal"},
-        **{"disk_size": "77", "cpus": "3"},
+        "base": "debian-12",
+        "version": "9.9",
+        "variants": "minimal",
+        "disk_size": "77",
+        "cpus": "3",
     }
     return special.get(option.name, {bool: "yes", int: "4321"}.get(option.kind, "other"))
 
