@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from tasks.cache.contents import Contents, Item
 from tasks.core.store import Store
 
-DAY_S = 86_400
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:

@@ -83,17 +83,36 @@ class Graph:
         called: defaultdict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
             called[node.name].append(node)
-        labels: dict[Node, str] = {}
+        labels = {nodes[0]: name for name, nodes in called.items() if len(nodes) == 1}
+        values = self._values() if len(labels) < len(self.nodes) else {}
         for name, nodes in called.items():
-            told = [{key: str(node.told[key]) for key in node.arguments} for node in nodes]
-            differing = [key for key in told[0] if len({each[key] for each in told}) > 1]
-            words = [", ".join(each[key] for key in differing) for each in told]
-            for number, node in enumerate(nodes):
-                # What differs may be further down, and not in the values of these.
-                same = words.count(words[number]) > 1
-                mark = f"{words[number]} {number + 1}".strip() if same else words[number]
-                labels[node] = f"{name} ({mark})" if len(nodes) > 1 else name
+            if len(nodes) > 1:
+                marks = distinctions([values[node] for node in nodes])
+                labels |= {
+                    node: f"{name} ({mark})" for node, mark in zip(nodes, marks, strict=True)
+                }
         return labels
+
+    def _values(self) -> dict[Node, dict[str, str]]:
+        """The values of each node, as they may be told, and of all that it stands on."""
+        values: dict[Node, dict[str, str]] = {}
+        for node in self.nodes:
+            told = node.told
+            own = {name: str(told[name]) for name in node.arguments}
+            below = {name: value for one in node.parents for name, value in values[one].items()}
+            values[node] = {**below, **own}
+        return values
+
+
+def distinctions(values: list[dict[str, str]]) -> list[str]:
+    """For each of several sets of values, those in which it is not like the others."""
+    names = dict.fromkeys(name for each in values for name in each)
+    differing = [name for name in names if len({each.get(name) for each in values}) > 1]
+    words = [", ".join(each[name] for name in differing if name in each) for each in values]
+    return [
+        f"{word} {number}".strip() if not word or words.count(word) > 1 else word
+        for number, word in enumerate(words, start=1)
+    ]
 
 
 def build(calls: Iterable[Call], config: Config, site: Site) -> Graph:

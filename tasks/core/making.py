@@ -22,6 +22,7 @@ from tasks.core.process import Runner, tail_of
 from tasks.core.stage import Site, Step
 from tasks.core.store import Store, new_record
 
+LONGEST_NAME = 100
 FULL_DISK = "No space left on device"
 
 
@@ -149,5 +150,5 @@ def full_disk(name: str, site: Site, log: Path) -> NoRoom:
 
 
 def file_name(label: str) -> str:
-    """A label as it can be part of a path."""
-    return re.sub(r"[^\w.-]+", "-", label).strip("-")
+    """A label as it can be part of a path, which may be 255 bytes long."""
+    return re.sub(r"[^\w.-]+", "-", label).strip("-")[:LONGEST_NAME]

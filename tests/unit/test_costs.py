@@ -10,7 +10,7 @@ from invoke.tasks import Call
 
 from tasks.core.capacity import Cost
 from tasks.core.executor import site_of
-from tasks.core.graph import Node, build
+from tasks.core.graph import Node, build, distinctions
 from tasks.qemu import accel
 from tasks.qemu.cost import guest_cost
 from tasks.vdsm import commands as vdsm
@@ -85,8 +85,21 @@ def test_each_variant_has_its_own_image_and_shares_the_rest(config: Config) -> N
         "vexfs.image (production)",
     }
     assert "vexfs.ssh-key" in found
+    assert {name for name in found if name.startswith("vexfs.compile")} == {
+        "vexfs.compile-vexfs (minimal)",
+        "vexfs.compile-vexfs (production)",
+    }
     versions = {node.params["version"] for node in found.values() if "version" in node.params}
     assert versions == {"2.0"}
+
+
+def test_what_tells_stages_from_each_other_is_their_label() -> None:
+    rye, wheat = {"kind": "rye", "salt": "5"}, {"kind": "wheat", "salt": "5"}
+    assert distinctions([rye, wheat]) == ["rye", "wheat"]
+    assert distinctions([rye, wheat, {**rye, "salt": "9"}]) == ["rye, 5", "wheat, 5", "rye, 9"]
+    assert distinctions([rye, rye, wheat]) == ["rye 1", "rye 2", "wheat"]
+    assert distinctions([{}, {}]) == ["1", "2"]
+    assert distinctions([rye, {"salt": "5"}]) == ["rye", "2"]
 
 
 def test_a_variant_that_is_none_is_named(config: Config) -> None:
