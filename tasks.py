@@ -12,12 +12,13 @@ load_lazily("tasks")
 from invoke.collection import Collection  # noqa: E402
 
 from tasks.core.explain import explain  # noqa: E402
+from tasks.core.preflight import check  # noqa: E402
 from tasks.host.commands import doctor  # noqa: E402
 from tasks.vdsm.commands import build  # noqa: E402
 from tasks.vdsm.commands import namespace as vdsm  # noqa: E402
 from tasks.vexfs.commands import namespace as vexfs  # noqa: E402
 
-namespace = Collection(doctor, explain)
+namespace = Collection(doctor, explain, check)
 namespace.add_collection(build, name="build")
 namespace.add_collection(vdsm, name="vdsm")
 namespace.add_collection(vexfs, name="vexfs")

@@ -15,13 +15,13 @@ from typing import Any
 
 from tasks.core.deadline import Deadline
 from tasks.core.display import Display, Outcome, Row, in_bytes, in_seconds, shown, table
-from tasks.core.errors import BadInput, CommandFailed, NoRoom, VmbakeError
+from tasks.core.errors import CommandFailed, NoRoom, VmbakeError
 from tasks.core.graph import Node
 from tasks.core.plan import Plan, Status
+from tasks.core.preflight import require_sound
 from tasks.core.process import Runner, tail_of
 from tasks.core.stage import Site, Step
 from tasks.core.store import new_record
-from tasks.core.tools import require_tool
 
 FULL_DISK = "No space left on device"
 
@@ -49,7 +49,7 @@ class Run:
             VmbakeError: an option is wrong or a stage failed; finished stages are kept.
         """
         needed = self.plan.needed()
-        self._check(needed)
+        require_sound(self.site, needed)
         if needed:
             for folder in self.store.sweep():
                 self.display.say(f"removed what a killed run left: {folder.name}")
@@ -69,27 +69,6 @@ class Run:
             if not node.stage.is_live or node in self.plan.graph.goals:
                 self._bring_up(node)
             self._close_live(still_needed=needed[position + 1 :])
-
-    def _check(self, needed: list[Node]) -> None:
-        """All that can be known to go wrong, before the first slow step, reported together."""
-        problems: list[VmbakeError] = []
-        for node in needed:
-            stage = node.stage
-            if stage.check:
-                problems += [
-                    found if isinstance(found, VmbakeError) else BadInput(found)
-                    for found in stage.check(self.site, **node.arguments)
-                ]
-            for tool in (*stage.tools, *stage.requires):
-                try:
-                    require_tool(tool)
-                except VmbakeError as error:
-                    problems.append(error)
-        room = max((node.stage.room_bytes for node in needed), default=0)
-        problems += lacking_room(self.site, room)
-        if problems:
-            texts = dict.fromkeys(str(problem) for problem in problems)
-            raise type(problems[0])("\n".join(texts))
 
     def _bring_up(self, node: Node) -> None:
         """Make one node's result, unless it turns out that nothing it stands on changed."""
@@ -232,21 +211,6 @@ class Run:
             self.display.say(f"{table([*fresh, *self.rows])}\n  total {in_seconds(seconds)}")
         else:
             self.display.say("up to date")
-
-
-def lacking_room(site: Site, needed_bytes: int) -> list[VmbakeError]:
-    """An error if the disk that holds the store has less free space than a stage needs."""
-    site.state.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(site.state).free
-    if free >= needed_bytes:
-        return []
-    return [
-        NoRoom(
-            f"This build needs {in_bytes(needed_bytes)} of free disk space; "
-            f"{site.state} has {in_bytes(free)}.",
-            hint="Free some, or set vmbake.state in invoke.yaml to a bigger disk.",
-        )
-    ]
 
 
 def full_disk(name: str, site: Site, log: Path) -> NoRoom:
