@@ -23,8 +23,23 @@ class Finding:
     what: str
 
 
-def verify(directory: Path, key: PublicKey | None) -> list[Finding]:
-    """All that is wrong with a sealed directory (see collection.py); [] if nothing is.
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What came of looking at a directory.
+
+    Args:
+        findings: all that is wrong; () if nothing is.
+        files: how many files were read.
+        signed: the names of the files whose signatures are good.
+    """
+
+    findings: tuple[Finding, ...]
+    files: int
+    signed: tuple[str, ...] = ()
+
+
+def verify(directory: Path, key: PublicKey | None) -> Verdict:
+    """Look at all of a sealed directory (see collection.py).
 
     Args:
         key: whose signatures are required; None: only digests and the chain are checked, and
