@@ -11,6 +11,7 @@ load_lazily("tasks")
 
 from invoke.collection import Collection  # noqa: E402
 
+from tasks.ci.commands import namespace as ci  # noqa: E402
 from tasks.core.explain import explain  # noqa: E402
 from tasks.core.preflight import check  # noqa: E402
 from tasks.host.commands import doctor  # noqa: E402
@@ -22,3 +23,4 @@ namespace = Collection(doctor, explain, check)
 namespace.add_collection(build, name="build")
 namespace.add_collection(vdsm, name="vdsm")
 namespace.add_collection(vexfs, name="vexfs")
+namespace.add_collection(ci, name="ci")

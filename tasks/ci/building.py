@@ -78,9 +78,7 @@ class Attempt:
         return self.image.name if self.image else f"vexfs-{self.variant}"
 
 
-def build(
-    rooms: Rooms, variant: str, flags: Sequence[str], say: Callable[[str], None]
-) -> Attempt:
+def build(rooms: Rooms, variant: str, flags: Sequence[str], say: Callable[[str], None]) -> Attempt:
     """Build one variant, whatever comes of it."""
 
     def tell(line: str) -> None:
@@ -125,7 +123,7 @@ def read_image(manifest: Path) -> Image | None:
     try:
         document = json.loads(manifest.read_text(encoding="utf-8"))
         image = Image(manifest=manifest, document=document)
-        found = all(path.is_file() for path in image.files)
-        return image if found and image.sha256 else None
+        whole = bool(image.sha256) and all(path.is_file() for path in image.files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return image if whole else None

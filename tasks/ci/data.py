@@ -7,7 +7,6 @@ from typing import Literal
 
 from tasks.artifacts.checks import Check, Validation
 
-
 PIPELINE = "pipeline"
 
 

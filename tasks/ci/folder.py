@@ -9,9 +9,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks.artifacts.publish import publish
 from tasks.ci.building import MANIFEST
@@ -120,18 +121,28 @@ class Measured:
 
 
 def sizes_in(folder: Path) -> dict[str, Measured]:
-    """The artifacts of all images in a folder, by their name without its version.
-
-    Versions differ from tag to tag, and the sizes are to be compared all the same.
-    """
-    found = {}
+    """The artifacts of all images in a folder, as `sizes_of` has them."""
+    found: dict[str, Measured] = {}
     for path in sorted(folder.glob(f"*{MANIFEST}")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            document = json.loads(path.read_text(encoding="utf-8"))
-            for name, entry in document["artifacts"].items():
-                kind = name.replace(f"-{document['version']}.", ".")
-                found[kind] = Measured(name=name, size_bytes=int(entry["size_bytes"]))
+            found |= sizes_of(json.loads(path.read_text(encoding="utf-8")))
     return found
+
+
+def sizes_of(manifest: Mapping[str, Any]) -> dict[str, Measured]:
+    """The artifacts of an image by their name without its version.
+
+    Versions differ from tag to tag, and the sizes are to be compared all the same.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no manifest.
+    """
+    return {
+        name.replace(f"-{manifest['version']}.", "."): Measured(
+            name=name, size_bytes=int(entry["size_bytes"])
+        )
+        for name, entry in manifest["artifacts"].items()
+    }
 
 
 def last_build(into: Path) -> Path | None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -23,7 +23,6 @@ from tasks.ci.problems import labels, problems
 from tasks.ci.text import one_line
 from tasks.core.display import in_seconds
 
-Form = Literal["json", "slack"]
 ATTEMPTS = 3
 PAUSE_S = 2.0
 # For each wait within an attempt, and for all attempts at all webhooks together.
@@ -115,8 +114,12 @@ def post_once(url: str, body: bytes, timeout_s: float) -> tuple[str, bool]:
         return f"{type(cause).__name__}", not isinstance(error, ValueError)
 
 
-def message(data: ReportData, origin: Origin, form: Form) -> bytes:
-    """What is posted: all figures as JSON, or a text as Slack's incoming webhooks take it."""
+def message(data: ReportData, origin: Origin, form: str) -> bytes:
+    """What is posted.
+
+    Args:
+        form: json: all figures. slack: a text, as Slack's incoming webhooks take it.
+    """
     content = {"text": slack_text(data, origin)} if form == "slack" else generic(data, origin)
     return json.dumps(content).encode()
 

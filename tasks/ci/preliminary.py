@@ -103,7 +103,7 @@ def settings(rooms: Rooms, variant: str, flags: Sequence[str]) -> Check:
     ended = rooms.run(f"check-{variant}", words)
     return Check(
         group=SOURCE,
-        name=f"source and settings of {variant}",
+        name=about(variant),
         command=" ".join(("inv", *words)),
         expected="Nothing is in the way of the build.",
         outcome="passed" if ended.status == 0 else "failed",
@@ -111,6 +111,11 @@ def settings(rooms: Rooms, variant: str, flags: Sequence[str]) -> Check:
         output="\n".join(ended.lines[-MOST_OUTPUT_LINES:]),
         seconds=time.monotonic() - since,
     )
+
+
+def about(variant: str) -> str:
+    """The name of the check of a variant's source and settings."""
+    return f"source and settings of {variant}"
 
 
 def scripts(rooms: Rooms) -> Check:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.artifacts.checks import Check, Validation
-from tasks.ci import annotations, junit, markdown
-from tasks.ci.building import MANIFEST, Attempt, Image, read_image
+from tasks.ci import annotations as notes
+from tasks.ci import junit, markdown
+from tasks.ci.building import MANIFEST, Image, read_image
 from tasks.ci.data import Link, ReportData, Size, Timeline
-from tasks.ci.folder import last_build, sizes_in
+from tasks.ci.folder import last_build, sizes_in, sizes_of
 from tasks.ci.gather import compare, links, moment, videos
-from tasks.ci.origin import Origin
+from tasks.ci.origin import Origin, commit_of_checkout
 from tasks.ci.report import page
 from tasks.ci.timelines import stages_of
 from tasks.ci.validating import FOLDER, Record, current, records_in, unknown
+from tasks.core.errors import BadInput
+from tasks.core.store import Store
 
 if TYPE_CHECKING:
-    from tasks.core.stage import Site
-    from tasks.core.store import Store
+    from tasks.core.stage import Site, Step
 
 TITLE = "vmbake images"
 PAGE, JUNIT, SUMMARY = "report.html", "junit.xml", "summary.md"
@@ -51,7 +54,7 @@ def announce(data: ReportData, env: Mapping[str, str] = os.environ) -> None:
         OSError: GitHub's file can't be written.
     """
     markdown.append_summary(data, env)
-    annotations.announce(data.everything, env=env)
+    notes.announce(data.everything, env=env)
 
 
 def set_outputs(values: Mapping[str, str], env: Mapping[str, str] = os.environ) -> bool:
@@ -120,8 +123,7 @@ def recordings_of(root: Path) -> list[Path]:
 
 def compare_sizes(images: Iterable[Image], into: Path) -> tuple[Size, ...]:
     """The artifacts of this run against those of the newest build in `into`."""
-    now = {folder for image in images for folder in (image.manifest.parent,)}
-    measured = {kind: each for folder in now for kind, each in sizes_in(folder).items()}
+    measured = {kind: each for image in images for kind, each in sizes_of(image.document).items()}
     last = last_build(into)
     then = sizes_in(last) if last else {}
     names = {kind: each.name for kind, each in (*then.items(), *measured.items())}
@@ -137,22 +139,47 @@ def images_in(output: Path) -> list[Image]:
     return [image for image in found if image]
 
 
-def report(site: Site, store: Store, origin: Origin, into: Path) -> ReportData:
-    """The report data of what is there now: the images in output/, their latest validations.
+def place(site: Site, into: str) -> Path:
+    """The folder that gets a folder per build."""
+    return Path(into).expanduser().absolute() if into else site.output / "ci"
+
+
+def report(step: Step, origin: Origin, into: Path) -> tuple[Path, ...]:
+    """Write the report on what is there now, and tell GitHub; returns the files.
+
+    Raises:
+        BadInput: there is nothing to report on.
+        OSError: a file can't be written.
+    """
+    images, records = images_in(step.site.output), records_in(step.site.output / FOLDER)
+    if not images and not records:
+        raise BadInput(
+            f"There is no image in {step.site.output}, and no record of a validation.",
+            hint="inv vexfs.image makes an image, inv validate.image looks at it.",
+        )
+    commit = origin.commit or commit_of_checkout(step.runner, step.site.root)
+    data = survey(step.site, images, records, replace(origin, commit=commit), into)
+    paths = write(data, into)
+    announce(data)
+    return paths
+
+
+def survey(
+    site: Site, images: Sequence[Image], records: Sequence[Record], origin: Origin, into: Path
+) -> ReportData:
+    """The report data of the images that are there and their latest validations.
 
     Validations of other bytes than those that are there are left out. Foreign images, which have
     no manifest, are taken as their records say.
     """
-    images = images_in(site.output)
-    records = records_in(site.output / FOLDER)
     known = {image.disk.name for image in images}
     validations = [each.validation for each in records if each.validation.image not in known]
     for image in images:
         found = [record.validation for record in current(image, records, since=None)]
         validations += found or [unknown(image, datetime.now(UTC), NOT_VALIDATED)]
-    target = into / PAGE
-    started = earliest(validations)
-    data = assemble(
+    page_path = into / PAGE
+    store, started = Store(site.state), earliest(validations)
+    return assemble(
         origin=origin,
         started=started,
         around=(),
@@ -160,17 +187,15 @@ def report(site: Site, store: Store, origin: Origin, into: Path) -> ReportData:
         timelines=[
             Timeline(
                 image=image.disk.name,
-                stages=stages_of(image, store, started, target, copy_logs=False),
+                stages=stages_of(image, store, started, page_path, copy_logs=False),
             )
             for image in images
         ],
         sizes=compare_sizes(images, into),
-        files=links([path for image in images for path in image.files], target),
+        files=links([path for image in images for path in image.files], page_path),
         recordings=recordings_of(site.root),
-        target=target,
+        target=page_path,
     )
-    write(data, into)
-    return data
 
 
 def earliest(validations: Iterable[Validation]) -> datetime:

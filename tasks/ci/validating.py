@@ -107,7 +107,7 @@ def unknown(image: Image, started: datetime, error: str) -> Validation:
 
 
 def records_in(folder: Path) -> list[Record]:
-    """The records in a folder, by name; what is no record is passed over, as if it weren't there."""
+    """The records in a folder, by name; what is no record counts as if it weren't there."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:

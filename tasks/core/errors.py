@@ -118,3 +118,15 @@ class ProvisionFailed(VmbakeError):
     """DSM's wizard did not take what it was told, or is not the wizard that we know."""
 
     exit_code = 13
+
+
+class ValidationFailed(VmbakeError):
+    """An image is not what it should be, or could not be validated."""
+
+    exit_code = 14
+
+
+class PipelineFailed(VmbakeError):
+    """An image was not built, or another part of the pipeline than an image failed."""
+
+    exit_code = 15

@@ -1,0 +1,60 @@
+"""The CI tasks: the pipeline over all variants, its reports, and the matrix for its jobs."""
+
+from __future__ import annotations
+
+import functools
+
+from invoke.collection import Collection
+from invoke.tasks import task
+
+from tasks.ci import handover, origin, pipelines, reporting
+from tasks.ci import matrix as matrices
+from tasks.ci.options import OPTIONS, words_of
+from tasks.core.stage import Stage, Step
+
+action = functools.partial(task, klass=Stage, options=OPTIONS, kind="action")
+
+
+@action(default=True)
+def pipeline(
+    step: Step,
+    variants: str,
+    accel: str,
+    into: str,
+    keep: int,
+    tag: str,
+    build_number: str,
+    commit_sha: str,
+    webhook_url: str,
+    webhook_format: str,
+) -> None:
+    """Build all variants, validate them, hand them over."""
+    order = handover.Order(
+        variants=words_of(variants),
+        accel=accel,
+        origin=origin.find_origin(tag=tag, build_number=build_number, commit_sha=commit_sha),
+        into=reporting.place(step.site, into),
+        keep=keep,
+        webhooks=webhook_url,
+        webhook_form=webhook_format,
+    )
+    pipelines.perform(step, order)
+
+
+@action()
+def report(step: Step, into: str, tag: str, build_number: str, commit_sha: str) -> None:
+    """Report on the images that are there and their validation."""
+    source = origin.find_origin(tag=tag, build_number=build_number, commit_sha=commit_sha)
+    for path in reporting.report(step, source, reporting.place(step.site, into)):
+        step.show(str(path))
+
+
+@action()
+def matrix(step: Step, variants: str, accels: str, runners: str) -> None:
+    """Print the jobs that build all variants, as JSON."""
+    text = matrices.matrix(variants, accels, runners)
+    step.show(text)
+    reporting.set_outputs({"matrix": text})
+
+
+namespace = Collection(pipeline, report, matrix)
