@@ -11,6 +11,7 @@ load_lazily("tasks")
 
 from invoke.collection import Collection  # noqa: E402
 
+from tasks.ci.commands import namespace as ci  # noqa: E402
 from tasks.core.explain import explain  # noqa: E402
 from tasks.host.commands import doctor  # noqa: E402
 from tasks.vdsm.commands import build  # noqa: E402
@@ -21,3 +22,4 @@ namespace = Collection(doctor, explain)
 namespace.add_collection(build, name="build")
 namespace.add_collection(vdsm, name="vdsm")
 namespace.add_collection(vexfs, name="vexfs")
+namespace.add_collection(ci, name="ci")

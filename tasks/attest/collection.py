@@ -2,18 +2,17 @@
 
     DIR/
       NAME.qcow2  NAME.qcow2.zst  NAME.qcow2.sha256 …   what `inv vexfs.image` published
-      NAME.manifest.json                                of each image; its "artifacts" names the files
-      NAME.cdx.json  NAME.spdx.json                     bills of materials, CycloneDX 1.6 and SPDX 2.3
-      NAME.provenance.json                              in-toto Statement with SLSA provenance; when
-                                                        signed NAME.provenance.intoto.jsonl instead
+      NAME.manifest.json                                of an image; names its files ("artifacts")
+      NAME.cdx.json  NAME.spdx.json                     bills of materials: CycloneDX, SPDX
+      NAME.provenance.json                              in-toto Statement with SLSA provenance
       validation/RECORD.json                            what `tasks.artifacts.checks.write` wrote
-      validation/RECORD.test-result.json                the Statement about it, or .intoto.jsonl
+      validation/RECORD.test-result.json                in-toto Statement about it
       logs/…  junit.xml  report.html  summary.md  …     anything else
-      build-manifest.json                               the build, and each file's digest and size
-      build-manifest.intoto.jsonl                       only when signed: a Statement whose subjects
-                                                        are build-manifest.json and all that it lists
-      checksums.sha256                                  every file but itself, for `sha256sum -c`
+      build-manifest.json                               the build; each file's digest and size
+      build-manifest.intoto.jsonl                       when signed: a Statement about all above
+      checksums.sha256                                  all but itself, for `sha256sum -c`
 
+A signed Statement is in a DSSE envelope and ends in .intoto.jsonl instead of .json.
 build-manifest.json lists every file but itself, its signature and checksums.sha256. The last needs
 no signature: its only right content follows from the other files. A directory holds plain files and
 directories, no links, and is sealed last: afterwards any change shows.

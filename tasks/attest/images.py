@@ -94,7 +94,7 @@ def attest(
 def stem_of(name: str) -> str:
     """NAME of NAME.manifest.json."""
     if not name.endswith(collection.MANIFEST):
-        raise BadInput(f"{name} is no manifest of an image; NAME{collection.MANIFEST} was expected.")
+        raise BadInput(f"{name} is not called NAME{collection.MANIFEST}.")
     return name.removesuffix(collection.MANIFEST)
 
 

@@ -32,12 +32,12 @@ def image_name(manifest: Mapping[str, Any]) -> str:
     Raises:
         KeyError, TypeError, ValueError: the manifest is none.
     """
-    return min(manifest["artifacts"], key=len)
+    return min((str(name) for name in manifest["artifacts"]), key=len)
 
 
 def compression(manifest: Mapping[str, Any]) -> str:
     """The ending of the compressed form; "" if there is none."""
-    longest = max(manifest["artifacts"], key=len)
+    longest = max((str(name) for name in manifest["artifacts"]), key=len)
     return longest.removeprefix(image_name(manifest)).removeprefix(".")
 
 

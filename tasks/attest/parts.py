@@ -1,4 +1,4 @@
-"""What is in an image beside the distribution's packages: the module, its tool, the tool's crates."""
+"""What is in an image beside the distribution's packages: module, tool, the tool's crates."""
 
 from __future__ import annotations
 

@@ -179,7 +179,8 @@ def opened(envelope: str, key: PublicKey | None) -> str:
     signer = next(iter(found.signatures))
     if signer != key.keyid:
         raise VerificationFailed(
-            f"it is signed with key {brief(signer)}, not with yours ({brief(key.keyid)}, {key.kind})"
+            f"it is signed with the key {brief(signer)}, "
+            f"not with yours, {brief(key.keyid)} ({key.kind})"
         )
     try:
         found.verify([key.key], threshold=1)

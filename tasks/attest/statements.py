@@ -147,16 +147,13 @@ def test_result(validation: Validation, *, record: str, sha256: str) -> JsonObje
     """
     failed = [*names_of(validation, "failed"), *names_of(validation, "error")]
     warned = names_of(validation, "skipped")
-    if validation.passed:
-        result = "WARNED" if warned else "PASSED"
-    else:
-        result = "FAILED"
+    good = "WARNED" if warned else "PASSED"
     how = {"accel": validation.accel, "firmware": validation.firmware}
     return statement(
         {validation.image: validation.sha256, record: sha256},
         TEST_RESULT,
         {
-            "result": result,
+            "result": good if validation.passed else "FAILED",
             "configuration": [
                 {
                     "name": "machine",
