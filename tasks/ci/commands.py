@@ -1,13 +1,15 @@
-"""The CI tasks: the pipeline over all variants, its reports, and the matrix for its jobs."""
+"""The CI tasks: the pipeline over all variants, reports, a matrix for jobs, and the check."""
 
 from __future__ import annotations
 
 import functools
+from pathlib import Path
+from typing import Any
 
 from invoke.collection import Collection
 from invoke.tasks import task
 
-from tasks.ci import handover, origin, pipelines, reporting
+from tasks.ci import handover, origin, pipelines, reporting, verifying
 from tasks.ci import matrix as matrices
 from tasks.ci.options import OPTIONS, words_of
 from tasks.core.stage import Stage, Step
@@ -57,4 +59,17 @@ def matrix(step: Step, variants: str, accels: str, runners: str) -> None:
     reporting.set_outputs({"matrix": text})
 
 
-namespace = Collection(pipeline, report, matrix)
+@task(
+    positional=["directory"],
+    help={
+        "directory": "What inv ci.pipeline left",
+        "key": "PEM file with the public key that must have signed it",
+    },
+)
+def verify(context: Any, directory: str, key: str = "") -> None:
+    """Check a pipeline's result: every byte, statement, signature."""
+    for line in verifying.check(Path(directory), Path(key) if key else None):
+        print(line)
+
+
+namespace = Collection(pipeline, report, matrix, verify)
