@@ -27,6 +27,7 @@ def pipeline(
     tag: str,
     build_number: str,
     commit_sha: str,
+    sign_key: str,
     webhook_url: str,
     webhook_format: str,
 ) -> None:
@@ -37,6 +38,7 @@ def pipeline(
         origin=origin.find_origin(tag=tag, build_number=build_number, commit_sha=commit_sha),
         into=reporting.place(step.site, into),
         keep=keep,
+        sign_key=sign_key,
         webhooks=webhook_url,
         webhook_form=webhook_format,
     )

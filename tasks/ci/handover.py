@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ class Order:
         into: the folder that gets a folder for this build.
         keep: so many builds stay there; 0: all.
         webhooks: URLs, separated by white space; "": nobody is told.
-        key: what is handed over is signed with it; None: it isn't signed.
+        sign_key: path of the key that signs; "": nothing is signed.
     """
 
     variants: Sequence[str]
@@ -45,7 +46,7 @@ class Order:
     keep: int
     webhooks: str = ""
     webhook_form: str = "json"
-    key: PrivateKey | None = None
+    sign_key: str = ""
 
     @property
     def target(self) -> Path:
@@ -71,6 +72,7 @@ class Maker:
         started: when the run began.
         logs: the folder with the logs of the run itself.
         folder: what is filled.
+        key: what is handed over is signed with it; None: it isn't signed.
     """
 
     order: Order
@@ -79,6 +81,7 @@ class Maker:
     logs: Path
     started: datetime
     folder: Path
+    key: PrivateKey | None
     watcher: Reporter
 
     def fill(
@@ -92,7 +95,7 @@ class Maker:
         self._put_logs()
         made = attesting.build_of(self.order.origin, attempts, records, self.started)
         around += tuple(
-            attesting.vouch(self.folder, made, images, self.store, self.order.key, self.watcher.say)
+            attesting.vouch(self.folder, made, images, self.store, self.key, self.watcher.say)
         )
         page = self.folder / reporting.PAGE
         lines = [
@@ -113,7 +116,7 @@ class Maker:
         reporting.write(data, self.folder)
         self.watcher.say("sealing the artifacts")
         finished = datetime.now(UTC).isoformat()
-        attesting.seal(self.folder, replace(made, finished=finished), self.order.key)
+        attesting.seal(self.folder, replace(made, finished=finished), self.key)
         return data
 
     def _put_images(self, images: Sequence[Image]) -> None:
@@ -130,7 +133,7 @@ class Maker:
             if record.path is None:
                 checks.write(record.validation, target / f"{record.validation.image}.none.json")
                 continue
-            for path in sorted(record.path.parent.glob(f"{record.path.stem}.*")):
+            for path in sorted(record.path.parent.glob(f"{escape(record.path.stem)}.*")):
                 copied(path, target / path.name)
 
     def _put_logs(self) -> None:

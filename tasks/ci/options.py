@@ -85,6 +85,7 @@ OPTIONS = Options(
         option("tag", "Tag, as v1.2.3, whose version the images get"),
         option("build_number", "Number of this build", check=plain_name),
         option("commit_sha", "Commit that is built", check=commit_digest),
+        option("sign_key", "PEM file of the key that signs; empty: unsigned"),
         option("webhook_url", "Where the result is posted", secret=True),
         option("webhook_format", "Form of what is posted", choices=("json", "slack")),
         option("accels", "Accelerators of the matrix", check=some_of(lambda: ACCELS)),

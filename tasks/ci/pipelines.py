@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.artifacts.checks import Check
+from tasks.attest import signing
 from tasks.ci import notify, preliminary, reporting
 from tasks.ci.building import Attempt, build, not_tried
 from tasks.ci.data import ReportData
@@ -58,9 +59,11 @@ def run(
     """Do all of it; the artifacts are in `order.target` afterwards, whatever failed.
 
     Raises:
-        BadInput, OSError: the artifacts can't be put where they shall be.
+        BadInput: there is no such key.
+        OSError: the artifacts can't be put where they shall be.
     """
     started = datetime.now(UTC)
+    key = signing.load_private(Path(order.sign_key), env) if order.sign_key else None
     around = preliminary.examine(rooms, order.variants, order.build_flags, watcher.say)
     attempts = build_all(order, rooms, around, watcher.say)
     images = [attempt.image for attempt in attempts if attempt.image]
@@ -74,6 +77,7 @@ def run(
             logs=rooms.logs,
             started=started,
             folder=folder,
+            key=key,
             watcher=watcher,
         )
         data = maker.fill(attempts, validated.records, around)

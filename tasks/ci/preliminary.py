@@ -5,8 +5,10 @@ What isn't there is skipped with its reason, never passed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -78,8 +80,11 @@ def json_in(ended: Ended) -> dict[str, Any]:
         ValueError: there is none.
     """
     text = "\n".join(ended.lines)
-    found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
-    return found
+    for start in re.finditer(r"^\{", text, re.MULTILINE):
+        with contextlib.suppress(ValueError):
+            found: dict[str, Any] = json.JSONDecoder().raw_decode(text, start.start())[0]
+            return found
+    raise ValueError("no JSON")
 
 
 def row_check(row: dict[str, Any]) -> Check:

@@ -3,7 +3,7 @@
 It runs in the folder of a small checkout and does what `script.json` there says; whatever it is
 called with is added to `calls.jsonl`. What it makes is small and of the real form.
 
-    {"doctor": "broken" | "crash",
+    {"doctor": "broken" | "crash" | "noisy",
      "unrecognised": [VARIANT…],     `check` ends with 2
      "build": {VARIANT: "fail" | "crash" | "silent" | "killed"},
      "validate": "fail" | "crash" | "crash after one" | "wrong digest"}
@@ -57,7 +57,7 @@ def doctor(how: str) -> int:
         row("accelerator", "warning", "tcg, which is slower", "modprobe kvm"),
         row("disk", "broken" if how == "broken" else "ok", "1 GB free", "Free some."),
     ]
-    sys.stderr.write("a warning { of some library }\n" if how == "noisy" else "")
+    sys.stderr.write("{a warning of some library}\n" if how == "noisy" else "")
     print(json.dumps({"ok": how != "broken", "checks": rows}, indent=1))
     return 12 if how == "broken" else 0
 
