@@ -124,7 +124,7 @@ def sizes_in(folder: Path) -> dict[str, Measured]:
     """The artifacts of all images in a folder, as `sizes_of` has them."""
     found: dict[str, Measured] = {}
     for path in sorted(folder.glob(f"*{MANIFEST}")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             found |= sizes_of(json.loads(path.read_text(encoding="utf-8")))
     return found
 
@@ -135,7 +135,7 @@ def sizes_of(manifest: Mapping[str, Any]) -> dict[str, Measured]:
     Versions differ from tag to tag, and the sizes are to be compared all the same.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no manifest.
+        KeyError, TypeError, ValueError, AttributeError: it is no manifest.
     """
     return {
         name.replace(f"-{manifest['version']}.", "."): Measured(

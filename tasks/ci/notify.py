@@ -75,7 +75,7 @@ def notify(
     # A server that sends a byte now and then can hold every single wait; not this one.
     threading.Thread(target=work, daemon=True).start()
     if not done.wait(chosen.altogether_s):
-        told.append(f"the webhooks took more than {chosen.altogether_s:.0f} s: given up")
+        told.append(f"the webhooks took more than {chosen.altogether_s:g} s: given up")
     for line in told:
         tell(line)
     return not told

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @task(klass=Lens)
 def check(context: Any, plan: Plan) -> None:
-    """Say what keeps the tasks after it from running, and run nothing."""
+    """Say what keeps the tasks after it from running."""
     require_sound(plan.site, plan.graph.nodes)
     print("Nothing is in the way.")
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from invoke.config import Config
 
+from tasks.ci.options import OPTIONS as CI
 from tasks.core.executor import place
 from tasks.core.options import Option, choose
 from tasks.core.stage import RUN_OPTIONS
@@ -22,7 +23,7 @@ from tasks.vexfs.options import OPTIONS as VEXFS
 
 ROOT = Path(__file__).parents[2]
 EVERY_OPTION = {**VEXFS, **RUN_OPTIONS}
-ALL_ROOMS = [*EVERY_OPTION.values(), *VDSM.values()]
+ALL_ROOMS = [*EVERY_OPTION.values(), *VDSM.values(), *CI.values()]
 PUSHING = {"push_to", "accept_eula", "architectures"}
 # Libraries that `inv --list` must not pay for.
 HEAVY = {"docker", "jinja2", "playwright", "pycdlib", "qemu.qmp", "requests", "tqdm", "zstandard"}
