@@ -64,8 +64,9 @@ class Chain:
             )
             if name.endswith(kinds) and name not in accounted:
                 yield Finding(file=name, what="what it is about is not in this directory")
-        for variant in self.build.variants:
-            yield from self.outcome(variant, results)
+        if self.intact >= set(filter(is_record, self.digests)):
+            for variant in self.build.variants:
+                yield from self.outcome(variant, results)
 
     def guarded(self, name: str, check: Iterator[Finding]) -> Iterator[Finding]:
         """The findings of a check of a file; one more if the file is something else altogether."""
