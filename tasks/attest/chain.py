@@ -129,7 +129,7 @@ class Chain:
         validation = checks.read(self.directory / name)
         results.append(validation)
         sealed = self.digests.get(validation.image)
-        if sealed not in (None, validation.sha256):
+        if validation.sha256 and sealed not in (None, validation.sha256):
             yield Finding(
                 file=name,
                 what=f"it is about another {validation.image}, with SHA256 {validation.sha256}",
@@ -189,8 +189,9 @@ class Chain:
 
 def is_record(name: str) -> bool:
     """Whether a file is the record of a validation."""
-    inside = name.startswith(f"{collection.VALIDATION}/") and name.endswith(".json")
-    return inside and not name.endswith(f"{RESULT}{PLAIN}")
+    folder, _, rest = name.partition("/")
+    is_json = "/" not in rest and rest.endswith(".json")
+    return folder == collection.VALIDATION and is_json and not rest.endswith(f"{RESULT}{PLAIN}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from invoke.tasks import task
     },
 )
 def verify(context: Any, directory: str, key: str = "") -> None:
-    """Check a pipeline's result: every byte, statement, signature."""
+    """Check a pipeline's result: bytes, statements, signatures."""
     from tasks.ci import verifying
 
     for line in verifying.check(Path(directory), Path(key) if key else None):

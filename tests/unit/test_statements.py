@@ -133,6 +133,14 @@ def test_a_result_is_about_the_image_and_the_record(tmp_path: Path) -> None:
     assert made["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
 
 
+def test_of_an_image_that_could_not_be_read_only_the_record_is_vouched_for(tmp_path: Path) -> None:
+    attested.write_image(tmp_path, "minimal")
+    validation = replace(attested.validation(tmp_path, "minimal"), sha256="", error="It is empty")
+    made = statements.test_result(validation, record="validation/a.json", sha256=sha256(b"r"))
+    assert [subject["name"] for subject in made["subject"]] == ["validation/a.json"]
+    assert made["predicate"]["result"] == "FAILED"
+
+
 def test_differences_are_told_by_their_place() -> None:
     found = {"a": [1, {"b": 2}], "x": 1, "n": True, "list": [1]}
     expected = {"a": [1, {"b": 3}], "y": None, "n": 1, "list": [1, 2]}
