@@ -64,8 +64,9 @@ class Chain:
             )
             if name.endswith(kinds) and name not in accounted:
                 yield Finding(file=name, what="what it is about is not in this directory")
-        for variant in self.build.variants:
-            yield from self.outcome(variant, results)
+        if self.intact >= set(filter(is_record, self.digests)):
+            for variant in self.build.variants:
+                yield from self.outcome(variant, results)
 
     def guarded(self, name: str, check: Iterator[Finding]) -> Iterator[Finding]:
         """The findings of a check of a file; one more if the file is something else altogether."""
@@ -128,7 +129,7 @@ class Chain:
         validation = checks.read(self.directory / name)
         results.append(validation)
         sealed = self.digests.get(validation.image)
-        if sealed not in (None, validation.sha256):
+        if validation.sha256 and sealed not in (None, validation.sha256):
             yield Finding(
                 file=name,
                 what=f"it is about another {validation.image}, with SHA256 {validation.sha256}",
@@ -188,8 +189,9 @@ class Chain:
 
 def is_record(name: str) -> bool:
     """Whether a file is the record of a validation."""
-    inside = name.startswith(f"{collection.VALIDATION}/") and name.endswith(".json")
-    return inside and not name.endswith(f"{RESULT}{PLAIN}")
+    folder, _, rest = name.partition("/")
+    is_json = "/" not in rest and rest.endswith(".json")
+    return folder == collection.VALIDATION and is_json and not rest.endswith(f"{RESULT}{PLAIN}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,9 +42,10 @@ def attest_image(
         VerificationFailed: a file is not the one that the manifest speaks of.
         OSError: the disk is full, or a file can't be read.
     """
+    stem = stem_of(manifest.name)
     document = manifests.read(manifest)
     try:
-        return attest(manifest, document, build, dpkg_status, cargo_lock, key)
+        return attest(manifest, stem, document, build, dpkg_status, cargo_lock, key)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
             f"{manifest} is no manifest of an image ({type(error).__name__}: {error})."
@@ -53,6 +54,7 @@ def attest_image(
 
 def attest(
     path: Path,
+    stem: str,
     manifest: Mapping[str, Any],
     build: Build,
     dpkg_status: Path,
@@ -62,7 +64,7 @@ def attest(
     """`attest_image`, with the manifest read."""
     from tasks.attest import sbom
 
-    directory, stem = path.parent, stem_of(path.name)
+    directory = path.parent
     subjects = {name: sha256_of(directory / name) for name in files_of(directory, path, manifest)}
     for name, artifact in manifest["artifacts"].items():
         if subjects[name] != artifact["sha256"]:
@@ -92,7 +94,11 @@ def attest(
 
 
 def stem_of(name: str) -> str:
-    """NAME of NAME.manifest.json."""
+    """NAME of NAME.manifest.json.
+
+    Raises:
+        BadInput: it is called otherwise.
+    """
     if not name.endswith(collection.MANIFEST):
         raise BadInput(f"{name} is not called NAME{collection.MANIFEST}.")
     return name.removesuffix(collection.MANIFEST)

@@ -137,7 +137,7 @@ def test_result(validation: Validation, *, record: str, sha256: str) -> JsonObje
     """What was found out about an image, in the words of in-toto's test-result.
 
     A check that does not apply is warned of: somebody may have relied on it. Subjects are the
-    image and the record, which has each check's command and output.
+    record, which has each check's command and output, and the image, if it could be read.
 
     https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md
 
@@ -148,9 +148,10 @@ def test_result(validation: Validation, *, record: str, sha256: str) -> JsonObje
     failed = [*names_of(validation, "failed"), *names_of(validation, "error")]
     warned = names_of(validation, "skipped")
     good = "WARNED" if warned else "PASSED"
+    image = {validation.image: validation.sha256} if validation.sha256 else {}
     how = {"accel": validation.accel, "firmware": validation.firmware}
     return statement(
-        {validation.image: validation.sha256, record: sha256},
+        {**image, record: sha256},
         TEST_RESULT,
         {
             "result": good if validation.passed else "FAILED",

@@ -27,7 +27,7 @@ Digests = Mapping[str, str]
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 # Of which files each source says nothing, because they are written after it.
 SILENT_ON = {
-    SIGNATURE: {SIGNATURE, CHECKSUMS},
+    SIGNATURE: {CHECKSUMS},
     BUILD_MANIFEST: set(SEALS),
     CHECKSUMS: {CHECKSUMS},
 }
@@ -114,7 +114,8 @@ def find_sources(look: Look) -> Mapping[str, Any] | None:
     signed = read_signature(look)
     document = read_build_manifest(look)
     if signed is not None and (look.key or is_believed(look, SIGNATURE, sums)):
-        look.sources[SIGNATURE] = signed
+        # Of itself it says nothing; but it would not be believed if it had been changed.
+        look.sources[SIGNATURE] = {**signed, SIGNATURE: str(look.digest(SIGNATURE))}
     if document is not None:
         told = look.sources.get(SIGNATURE)
         digest = look.digest(BUILD_MANIFEST)

@@ -69,7 +69,7 @@ def matrix(step: Step, variants: str, accels: str, runners: str) -> None:
     },
 )
 def verify(context: Any, directory: str, key: str = "") -> None:
-    """Check a pipeline's result: every byte, statement, signature."""
+    """Check a pipeline's result: bytes, statements, signatures."""
     for line in verifying.check(Path(directory), Path(key) if key else None):
         print(line)
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/provenance.md",
     "docs/vexfs.md",
     "docs/virtual-dsm.md",
     "cloud-init/README.md",
