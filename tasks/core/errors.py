@@ -118,3 +118,9 @@ class ProvisionFailed(VmbakeError):
     """DSM's wizard did not take what it was told, or is not the wizard that we know."""
 
     exit_code = 13
+
+
+class ValidationFailed(VmbakeError):
+    """An image is not what it should be, or could not be validated."""
+
+    exit_code = 14

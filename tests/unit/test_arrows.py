@@ -29,6 +29,7 @@ WRAPPED_BY = {
     "playwright": "vdsm",
     "urllib3": "artifacts",
     "junitparser": "ci",
+    "testinfra": "validate",
 }
 
 
