@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 from tasks.core.errors import CommandFailed, TimedOut
 from tasks.core.process import Process, Runner, tail_of
+from tasks.guest.shell import Shell, opened
 
 LOOPBACK = "127.0.0.1"
 # The name in known_hosts: the port is another one at each start, the key is not.
@@ -156,6 +157,14 @@ class Ssh:
         with self._blaming_the_machine(what):
             return self._runner.output(self._shell(sudo), stdin=braced(script), timeout_s=timeout_s)
 
+    @contextlib.contextmanager
+    def shell(self) -> Iterator[Shell]:
+        """A shell of root that stays open while the block lasts."""
+        self._runner.note("in the guest: opening a shell")
+        command = shlex.join(("sudo", "-n", "env", "LC_ALL=C.UTF-8", "sh"))
+        with opened((*self._client(), command), self._runner) as shell:
+            yield shell
+
     def fetch(self, remote: str, local: Path, *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         """Copy one file of the guest (root's too) to the host; `local` appears when complete.
 
@@ -213,9 +222,11 @@ class Ssh:
 
     def _shell(self, sudo: bool) -> tuple[str, ...]:
         shell = ("sh", "-euc", RUN_STDIN)
-        command = shlex.join(("sudo", "-n", *shell) if sudo else shell)
+        return (*self._client(), shlex.join(("sudo", "-n", *shell) if sudo else shell))
+
+    def _client(self) -> tuple[str, ...]:
         # Without the master there is no guest any more: don't wait for a connection of our own.
-        return ("ssh", *self._options(), "-o", "ControlMaster=no", *self._where(), command)
+        return ("ssh", *self._options(), "-o", "ControlMaster=no", *self._where())
 
     def _where(self) -> tuple[str, ...]:
         return ("-p", str(self._port), f"{self._user}@{LOOPBACK}")

@@ -36,6 +36,7 @@ WRAPPED_BY = {
     "cyclonedx": "attest",
     "spdx_tools": "attest",
     "packageurl": "attest",
+    "testinfra": "validate",
 }
 
 

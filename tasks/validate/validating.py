@@ -1,0 +1,249 @@
+"""The validation of one image, from the file to its record; whatever happens, there is a record."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.artifacts.checks import Check, Mark, Validation
+from tasks.core.digest import sha256_of
+from tasks.core.errors import VerificationFailed, VmbakeError
+from tasks.core.events import Reporter
+from tasks.core.process import Runner, tail_of
+from tasks.guest.shell import Shell
+from tasks.qemu.machine import Machine
+from tasks.validate import promises, sealed, wholes
+from tasks.validate.catalogue import GROUPS, Spec, load
+from tasks.validate.checking import GuestChecks, check_disk, check_of, unanswered
+from tasks.validate.clone import Clone, FirstBoot, Machines, Settings, power_off
+from tasks.validate.facts import before_boot, of_guest
+from tasks.validate.subject import Subject, examine, locate, name_of
+
+# What the first clone's disk is larger than the image, so that it has room to grow into.
+MORE_BYTES = 1 << 30
+SMALL_MEMORY_MB = 512
+CONSOLE_LINES = 60
+SETTLE_S = 300.0
+# QEMU's end reaches us a moment later than the end of the connection that it causes.
+CAUSE_S = 1.0
+
+
+@dataclass(kw_only=True)
+class Notes:
+    """What has been found out so far, by several threads."""
+
+    heard: Callable[[Check], None]
+    checks: list[Check] = field(default_factory=list)
+    marks: tuple[Mark, ...] = ()
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, check: Check) -> None:
+        """Keep the record of a check."""
+        with self._lock:
+            self.checks.append(check)
+        self.heard(check)
+
+    def sorted(self) -> tuple[Check, ...]:
+        """The records by group."""
+        return tuple(sorted(self.checks, key=lambda check: GROUPS.index(check.group)))
+
+
+class Validating:
+    """One image.
+
+    Args:
+        work: an empty folder for everything that is thrown away.
+        downloads: where fetched images are kept.
+    """
+
+    def __init__(
+        self,
+        given: str,
+        settings: Settings,
+        *,
+        work: Path,
+        downloads: Path,
+        runner: Runner,
+        reporter: Reporter,
+        heard: Callable[[Check], None],
+    ) -> None:
+        self.given = given
+        self.name = name_of(given)
+        self.settings = settings
+        self.machines = Machines()
+        self._work = work
+        self._downloads = downloads
+        self._runner = runner
+        self._reporter = reporter
+        self._notes = Notes(heard=heard)
+
+    @property
+    def console_logs(self) -> tuple[Path, ...]:
+        """The consoles of the guests, in the order in which they began."""
+        names = ("one/first", "two/first", "two/again")
+        return tuple(self._work / name / "console.log" for name in names)
+
+    def perform(self) -> Validation:
+        """Validate the image. What goes wrong becomes part of the record."""
+        started, since = datetime.now(UTC), time.monotonic()
+        subject, error = None, ""
+        try:
+            path = locate(self.given, self._downloads, self._reporter)
+            subject = examine(path, self._work, self._runner, self._reporter)
+            self._examine(subject)
+            self._require_untouched(subject)
+        except VmbakeError as failure:
+            error = explained(failure)
+        return Validation(
+            image=self.name,
+            sha256=subject.sha256 if subject else "",
+            size_bytes=subject.size_bytes if subject else 0,
+            variant=subject.variant if subject else "",
+            version=subject.version if subject else "",
+            accel=self.settings.accel.name,
+            firmware=self.settings.firmware,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - since, 1),
+            checks=self._notes.sorted(),
+            boot=self._notes.marks,
+            console=tail_of(self.console_logs[0], CONSOLE_LINES),
+            error=error,
+        )
+
+    def _examine(self, subject: Subject) -> None:
+        specs = (*load(), *promises.promised(subject))
+        self._notes.add(wholes.bytes_are_the_manifests(subject))
+        self._reporter.say("looking into the disk")
+        disk = sealed.look_into(subject.disk, subject.format, self._work, self._runner)
+        if isinstance(disk, sealed.SealedDisk):
+            sealed.require_runnable(disk)
+        on_disk = [spec for spec in specs if spec.where == "disk"]
+        check_disk(on_disk, disk, before_boot(subject), self._notes.add)
+        (self._work / "disk.raw").unlink()
+        one = self._clone(subject, "one", more_bytes=MORE_BYTES)
+        two = self._clone(subject, "two")
+        # The second clone boots beside the first, and again while the first is asked.
+        with ThreadPoolExecutor(1, thread_name_prefix=self.name) as pool:
+            second = pool.submit(self._second, subject, two, specs)
+            try:
+                first_boot = self._first(subject, one, specs)
+            except BaseException:
+                self.machines.end_all()
+                raise
+            self._compare(first_boot, second.result())
+
+    def _clone(self, subject: Subject, name: str, more_bytes: int = 0) -> Clone:
+        folder = self._work / name
+        return Clone(subject, self.settings, folder, self._runner, self.machines,
+                     more_bytes=more_bytes)  # fmt: skip
+
+    def _first(self, subject: Subject, clone: Clone, specs: tuple[Spec, ...]) -> FirstBoot:
+        """Boot the first clone and ask it everything."""
+        self._reporter.say("booting")
+        with clone.booted() as (vm, boot):
+            since = time.monotonic()
+            with clone.shell(vm, boot, self.settings.ssh_timeout_s) as shell:
+                ssh_s = boot.done_s + time.monotonic() - since
+                self._notes.marks = wholes.marks(boot, shell)
+                for check in wholes.boot_checks(
+                    self._notes.marks, ssh_s, self.settings.boot_timeout_s
+                ):
+                    self._notes.add(check)
+                self._reporter.say("asking")
+                self._notes.add(wholes.clock(shell))
+                size = subject.virtual_bytes + MORE_BYTES
+                self._ask(subject, clone, vm, shell, specs, "guest", size)
+        return boot
+
+    def _second(
+        self, subject: Subject, clone: Clone, specs: tuple[Spec, ...]
+    ) -> FirstBoot | VmbakeError:
+        """Boot the second clone twice; an error counts for what only it could tell."""
+        boot = None
+        here = [spec for spec in specs if spec.where == "reboot"]
+        try:
+            with (
+                clone.booted() as (vm, boot),
+                clone.shell(vm, boot, self.settings.ssh_timeout_s) as shell,
+            ):
+                shell.run("cloud-init status --wait", timeout_s=SETTLE_S)
+                power_off(vm, shell)
+            limit_s = self.settings.boot_timeout_s + self.settings.ssh_timeout_s
+            with clone.rebooted(SMALL_MEMORY_MB) as vm, clone.shell(vm, boot, limit_s) as shell:
+                shell.run("systemctl is-system-running --wait", timeout_s=SETTLE_S)
+                self._ask(subject, clone, vm, shell, specs, "reboot", subject.virtual_bytes)
+        except VmbakeError as error:
+            known = {(check.group, check.name) for check in self._notes.checks}
+            facts = before_boot(subject)
+            for spec in here:
+                if (spec.group, spec.name) not in known:
+                    reason = facts.reason_to_skip(spec) if spec.manifest else ""
+                    self._notes.add(
+                        check_of(spec, "skipped", reason=reason)
+                        if reason
+                        else unanswered(spec, error)
+                    )
+            return boot or error
+        return boot
+
+    def _ask(
+        self,
+        subject: Subject,
+        clone: Clone,
+        vm: Machine,
+        shell: Shell,
+        specs: tuple[Spec, ...],
+        where: str,
+        disk_bytes: int,
+    ) -> None:
+        """Ask a guest all that is to be asked there.
+
+        Raises:
+            MachineFailed, TimedOut, CommandFailed: it did not answer to the end.
+        """
+        programs = frozenset(name for spec in specs for name in spec.needs)
+        facts = of_guest(
+            subject,
+            shell,
+            programs,
+            firmware=self.settings.firmware,
+            hostname=clone.seed.hostname,
+            disk_bytes=disk_bytes,
+        )
+        checks = GuestChecks(shell, facts, self._notes.add)
+        checks.run(spec for spec in specs if spec.where == where)
+        if checks.lost is not None:
+            vm.pause(CAUSE_S)
+            raise checks.lost
+
+    def _compare(self, one: FirstBoot, other: FirstBoot | VmbakeError) -> None:
+        if isinstance(other, VmbakeError):
+            for name in ("machine-id", "host keys"):
+                spec = Spec(group="seal", name=f"two clones differ: {name}", expected="they differ")
+                self._notes.add(unanswered(spec, other))
+            return
+        for check in wholes.clones_differ(one, other):
+            self._notes.add(check)
+
+    def _require_untouched(self, subject: Subject) -> None:
+        """Check that nothing has written to the artifact.
+
+        Raises:
+            VerificationFailed: its bytes are others than before.
+        """
+        self._reporter.say("comparing digests")
+        if sha256_of(subject.path) != subject.sha256:
+            raise VerificationFailed(
+                f"{subject.path} changed while it was validated, so nothing here holds for it.",
+                hint="Something else has written to it; the validation itself only reads it.",
+            )
+
+
+def explained(error: VmbakeError) -> str:
+    """An error as a record has it: what, the way out; the console is elsewhere in the record."""
+    return f"{error.what} {error.hint}".strip()
