@@ -21,6 +21,7 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "vexfs.md",
     ROOT / "docs" / "virtual-dsm.md",
+    ROOT / "docs" / "ci.md",
 )
 MARKED = re.compile(
     r"(?P<head><!-- table: (?P<name>[a-z-]+) -->\n).*?(?P<foot><!-- end of table -->)", re.DOTALL
@@ -86,6 +87,7 @@ TABLES: dict[str, Callable[[], Iterable[Row]]] = {
     "tasks": tasks,
     "options-vexfs": functools.partial(options, "vexfs"),
     "options-vdsm": functools.partial(options, "vdsm"),
+    "options-ci": functools.partial(options, "ci"),
     "variants": variants,
     "statuses": statuses,
 }

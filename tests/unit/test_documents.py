@@ -14,6 +14,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/provenance.md",
+    "docs/ci.md",
     "docs/vexfs.md",
     "docs/virtual-dsm.md",
     "cloud-init/README.md",
