@@ -59,7 +59,8 @@ def schema_check(*paths: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(sys.executable, "-m", "check_jsonschema"),
-            *("--builtin-schema", "vendor.github-workflows", *paths),
+            *("--builtin-schema", "vendor.github-workflows"),
+            *map(str, paths),
         ],
         check=False,
         capture_output=True,
