@@ -12,6 +12,7 @@ from invoke.tasks import task
 from tasks.ci import handover, origin, pipelines, reporting, verifying
 from tasks.ci import matrix as matrices
 from tasks.ci.options import OPTIONS, words_of
+from tasks.core import display
 from tasks.core.stage import Stage, Step
 
 action = functools.partial(task, klass=Stage, options=OPTIONS, kind="action")
@@ -50,7 +51,7 @@ def report(step: Step, into: str, tag: str, build_number: str, commit_sha: str) 
     """Report on the images that are there and their validation."""
     source = origin.find_origin(tag=tag, build_number=build_number, commit_sha=commit_sha)
     for path in reporting.report(step, source, reporting.place(step.site, into)):
-        step.show(str(path))
+        step.show(display.shown(path))
 
 
 @action()

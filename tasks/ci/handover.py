@@ -36,6 +36,7 @@ class Order:
         into: the folder that gets a folder for this build.
         keep: so many builds stay there; 0: all.
         webhooks: URLs, separated by white space; "": nobody is told.
+        passed_on: flags of every run, such as --no-cache, for the builds and for the validation.
         sign_key: path of the key that signs; "": nothing is signed.
     """
 
@@ -47,6 +48,7 @@ class Order:
     webhooks: str = ""
     webhook_form: str = "json"
     sign_key: str = ""
+    passed_on: tuple[str, ...] = ()
 
     @property
     def target(self) -> Path:
@@ -54,14 +56,15 @@ class Order:
         return self.into / self.origin.folder
 
     @property
-    def accel_flags(self) -> tuple[str, ...]:
-        """Nothing for auto: then the rooms' own settings hold."""
-        return () if self.accel == "auto" else ("--accel", self.accel)
+    def common_flags(self) -> tuple[str, ...]:
+        """No accelerator for auto: then the rooms' own settings hold."""
+        accel = () if self.accel == "auto" else ("--accel", self.accel)
+        return (*accel, *self.passed_on)
 
     @property
     def build_flags(self) -> tuple[str, ...]:
         version = ("--version", self.origin.version) if self.origin.version else ()
-        return (*self.accel_flags, *version)
+        return (*self.common_flags, *version)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ from tasks.core.events import Reporter
 from tasks.core.stage import Site, Step
 from tasks.core.store import Store
 
+# What may be said of every run, and means the runs that the pipeline starts.
+PASSED_ON = {"no_cache": "--no-cache", "no_cleanup": "--no-cleanup"}
 NAMED = 5
 BAD = ("failed", "error")
 
@@ -40,7 +42,11 @@ def perform(step: Step, order: Order) -> None:
         VmbakeError: something was not built or did not pass; the artifacts are there all the same.
     """
     commit = order.origin.commit or commit_of_checkout(step.runner, step.site.root)
-    order = replace(order, origin=replace(order.origin, commit=commit))
+    order = replace(
+        order,
+        origin=replace(order.origin, commit=commit),
+        passed_on=tuple(flag for name, flag in PASSED_ON.items() if step.params[name]),
+    )
     rooms = Rooms(step.site.root, step.runner.log.parent, lambda: step.deadline.left_s)
     data = run(order, step.site, Store(step.site.state), rooms, step)
     if error := failure(data, order.target / reporting.PAGE):
@@ -67,7 +73,7 @@ def run(
     around = preliminary.examine(rooms, order.variants, order.build_flags, watcher.say)
     attempts = build_all(order, rooms, around, watcher.say)
     images = [attempt.image for attempt in attempts if attempt.image]
-    validated = validate(rooms, images, site.output, order.accel_flags, watcher.say)
+    validated = validate(rooms, images, site.output, order.common_flags, watcher.say)
     around += judge_validator(validated)
     with being_made(order.target) as folder:
         maker = Maker(

@@ -439,3 +439,9 @@ def test_a_full_disk_leaves_the_last_build_alone(
 def test_another_origin_gets_another_folder(checkout: Checkout) -> None:
     order = checkout.order("minimal")
     assert replace(order, origin=Origin()).target == checkout.into / "local"
+
+
+def test_flags_of_every_run_reach_the_tasks(checkout: Checkout) -> None:
+    checkout.run(checkout.order("minimal", passed_on=("--no-cache",)))
+    for call in checkout.calls():
+        assert ("--no-cache" in call["words"]) is (call["words"][0] != "doctor")
