@@ -117,15 +117,15 @@ def find_sources(look: Look) -> Mapping[str, Any] | None:
         # Of itself it says nothing; but it would not be believed if it had been changed.
         look.sources[SIGNATURE] = {**signed, SIGNATURE: str(look.digest(SIGNATURE))}
     if document is not None:
-        told = look.sources.get(SIGNATURE)
-        digest = look.digest(BUILD_MANIFEST)
-        if told.get(BUILD_MANIFEST) == digest if told else is_believed(look, BUILD_MANIFEST, sums):
-            look.sources[BUILD_MANIFEST] = digests_in(look, document)
+        if SIGNATURE in look.sources:
+            believed = look.sources[SIGNATURE].get(BUILD_MANIFEST) == look.digest(BUILD_MANIFEST)
         else:
-            document = None
+            believed = is_believed(look, BUILD_MANIFEST, sums)
+        if believed:
+            look.sources[BUILD_MANIFEST] = digests_in(look, document)
     if sums is not None:
         look.sources[CHECKSUMS] = sums
-    return document
+    return document if BUILD_MANIFEST in look.sources else None
 
 
 def is_believed(look: Look, name: str, sums: Digests | None) -> bool:

@@ -455,3 +455,24 @@ def test_what_the_task_says(made: Results, signed: Path, tmp_path: Path) -> None
     assert caught.value.exit_code == 6
     assert "  report.html: its SHA256 is " in str(caught.value)
     assert "  logs/vexfs.seal.log: it is missing" in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(made: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(collection, "sha256_of", refuse)
+    with pytest.raises(BadInput, match=r"plain/.* can't be read: Permission denied"):
+        list(verifying.check(made.plain, None))
+
+
+def test_what_others_wrote_moves_no_cursor(plain: Path) -> None:
+    manifest = plain / f"{MINIMAL}.manifest.json"
+    document = json.loads(manifest.read_text())
+    document["artifacts"]["\x1b[2J\nok"] = {"sha256": "", "size_bytes": 1}
+    manifest.write_text(json.dumps(document))
+    reseal(plain)
+    with pytest.raises(VerificationFailed) as caught:
+        list(verifying.check(plain, None))
+    assert "it speaks of ?[2J?ok, which is not there" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
