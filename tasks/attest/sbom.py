@@ -53,6 +53,18 @@ class Content:
     def serial(self) -> uuid.UUID:
         return uuid.uuid5(SERIALS, self.sha256)
 
+    def for_debsbom(self) -> dict[str, Any]:
+        """What debsbom is told for either format."""
+        return {
+            "packages": self.packages,
+            "distro_name": self.name,
+            "distro_arch": self.arch,
+            "distro_version": self.version,
+            "base_distro_vendor": self.vendor,
+            "timestamp": self.made,
+            "virtual_packages": provided(self.packages),
+        }
+
     def purl(self, part: Part) -> str:
         """The package URL of a part; what is in no registry must not be taken for what is."""
         from packageurl import PackageURL
@@ -175,16 +187,7 @@ def as_cyclonedx(content: Content) -> str:
     from debsbom.generate.cdx import cyclonedx_bom
     from packageurl import PackageURL
 
-    bom = cyclonedx_bom(
-        content.packages,
-        content.name,
-        distro_arch=content.arch,
-        distro_version=content.version,
-        base_distro_vendor=content.vendor,
-        serial_number=content.serial,
-        timestamp=content.made,
-        virtual_packages=provided(content.packages),
-    )
+    bom = cyclonedx_bom(**content.for_debsbom(), serial_number=content.serial)
     image = bom.metadata.component
     image.hashes = [HashType(alg=HashAlgorithm.SHA_256, content=content.sha256)]
     kinds = {
@@ -225,16 +228,7 @@ def as_spdx(content: Content) -> str:
     from spdx_tools.spdx.writer.json.json_writer import write_document_to_stream
 
     path = f"{SPDX_DOCUMENTS}{content.name}-{content.version}-{content.serial}"
-    document = spdx_bom(
-        content.packages,
-        content.name,
-        distro_arch=content.arch,
-        distro_version=content.version,
-        base_distro_vendor=content.vendor,
-        namespace=("https", "spdx.org", path, "", "", ""),
-        timestamp=content.made,
-        virtual_packages=provided(content.packages),
-    )
+    document = spdx_bom(**content.for_debsbom(), namespace=("https", "spdx.org", path, "", "", ""))
     image = document.packages[0]
     image.checksums = [Checksum(ChecksumAlgorithm.SHA256, content.sha256)]
     kernels = [known.spdx_id for known in document.packages if known.name == content.kernel]

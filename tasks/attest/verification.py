@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.attest import chain, collection
+from tasks.attest import chain, collection, statements
 from tasks.attest.build import Build
 from tasks.attest.collection import BUILD_MANIFEST, CHECKSUMS, SEALS, SIGNATURE, Inventory
 from tasks.attest.finding import Finding, Verdict
@@ -162,12 +162,18 @@ def read_signature(look: Look) -> Digests | None:
         return None
     try:
         statement = json.loads(opened(look.text(SIGNATURE), look.key))
-        subjects = {item["name"]: str(item["digest"]["sha256"]) for item in statement["subject"]}
+        kind = statement["predicateType"]
+        subjects = {
+            str(item["name"]): str(item["digest"]["sha256"]) for item in statement["subject"]
+        }
     except VerificationFailed as error:
         look.report(SIGNATURE, error.what)
         return None
     except (ValueError, KeyError, TypeError, RecursionError):
         look.report(SIGNATURE, "it is no statement about files")
+        return None
+    if kind != statements.COLLECTION:
+        look.report(SIGNATURE, f"it is a statement of another kind, {kind}")
         return None
     if look.key:
         look.signed.append(SIGNATURE)
