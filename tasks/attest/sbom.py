@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts.publish import being_published
+from tasks.artifacts.publish import publish_text
 from tasks.attest.manifest import vendor_of
 from tasks.attest.parts import Part, parts_of
 from tasks.core.errors import BadInput
@@ -125,8 +125,7 @@ def write(
         made=made,
     )
     for target, text in ((cyclonedx, as_cyclonedx(content)), (spdx, as_spdx(content))):
-        with being_published(target) as aside:
-            aside.write_text(text, encoding="utf-8")
+        publish_text(text, target)
 
 
 def installed(dpkg_status: Path, distro: str) -> list[Any]:
