@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.artifacts import checks
-from tasks.attest import collection, statements
 from tasks.attest import manifest as manifests
+from tasks.attest import statements
 from tasks.attest.build import Build, Variant
-from tasks.attest.collection import CYCLONEDX, MANIFEST, PLAIN, PROVENANCE, RESULT, SIGNED, SPDX
+from tasks.attest.collection import (
+    BUILD_MANIFEST,
+    CYCLONEDX,
+    MANIFEST,
+    PLAIN,
+    PROVENANCE,
+    RESULT,
+    SIGNED,
+    SPDX,
+    VALIDATION,
+)
 from tasks.attest.finding import Finding
 from tasks.core.errors import VerificationFailed
 
@@ -47,26 +57,17 @@ class Chain:
 
     def findings(self) -> Iterator[Finding]:
         """All that does not fit together."""
-        accounted: set[str] = set()
         results: list[checks.Validation] = []
         for name in sorted(self.digests):
             if name.endswith(MANIFEST):
-                stem = name.removesuffix(MANIFEST)
-                accounted |= {f"{stem}{PROVENANCE}{ending}" for ending in (PLAIN, SIGNED)}
                 yield from self.guarded(name, self.image(name))
             elif is_record(name):
-                stem = name.removesuffix(".json")
-                accounted |= {f"{stem}{RESULT}{ending}" for ending in (PLAIN, SIGNED)}
                 yield from self.guarded(name, self.record(name, results))
-        for name in sorted(self.digests):
-            kinds = tuple(
-                kind + ending for kind in (PROVENANCE, RESULT) for ending in (PLAIN, SIGNED)
-            )
-            if name.endswith(kinds) and name not in accounted:
-                yield Finding(file=name, what="what it is about is not in this directory")
+            elif (about := what_it_is_about(name)) and about not in self.digests:
+                yield Finding(file=name, what=f"it is about {about}, which is not there")
         if self.intact >= set(filter(is_record, self.digests)):
             for variant in self.build.variants:
-                yield from self.outcome(variant, results)
+                yield from self.guarded(BUILD_MANIFEST, self.outcome(variant, results))
 
     def guarded(self, name: str, check: Iterator[Finding]) -> Iterator[Finding]:
         """The findings of a check of a file; one more if the file is something else altogether."""
@@ -174,13 +175,13 @@ class Chain:
         for file in variant.files:
             if file not in self.digests:
                 yield Finding(
-                    file=collection.BUILD_MANIFEST,
+                    file=BUILD_MANIFEST,
                     what=f"{variant.name} is said to have {file}, which is not there",
                 )
         passed = [result.passed for result in results if result.image in variant.files]
         if variant.outcome == "passed" and not (passed and all(passed)):
             yield Finding(
-                file=collection.BUILD_MANIFEST,
+                file=BUILD_MANIFEST,
                 what=f"it says that {variant.name} passed; no validation says so"
                 if not passed
                 else f"it says that {variant.name} passed; a validation says that it failed",
@@ -191,7 +192,16 @@ def is_record(name: str) -> bool:
     """Whether a file is the record of a validation."""
     folder, _, rest = name.partition("/")
     is_json = "/" not in rest and rest.endswith(".json")
-    return folder == collection.VALIDATION and is_json and not rest.endswith(f"{RESULT}{PLAIN}")
+    return folder == VALIDATION and is_json and not rest.endswith(f"{RESULT}{PLAIN}")
+
+
+def what_it_is_about(name: str) -> str:
+    """The manifest or record that a statement belongs to, by its name; "": it is no statement."""
+    for kind, about in ((PROVENANCE, MANIFEST), (RESULT, ".json")):
+        for ending in (PLAIN, SIGNED):
+            if name.endswith(kind + ending):
+                return name.removesuffix(kind + ending) + about
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from tasks.artifacts.publish import publish_text, remove_leftovers
 from tasks.attest import statements
 from tasks.attest.build import Build
+from tasks.attest.finding import shown
 from tasks.core.digest import sha256_of
 from tasks.core.errors import BadInput
 
@@ -110,11 +111,6 @@ def entries(directory: Path) -> Iterator[tuple[str, Path]]:
 def fail(error: OSError) -> None:
     """What can't be listed can't be vouched for."""
     raise error
-
-
-def shown(name: str) -> str:
-    """A file's name as it can be printed."""
-    return "".join(char if char.isprintable() else "?" for char in name)
 
 
 def checksums(digests: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ class Finding:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.what}"
+        return shown(f"{self.file}: {self.what}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +34,8 @@ class Verdict:
     findings: tuple[Finding, ...]
     files: int
     signed: tuple[str, ...] = ()
+
+
+def shown(text: str) -> str:
+    """A text from somebody else's file, so that it can be printed: nothing moves the cursor."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts.publish import being_published
+from tasks.artifacts.publish import publish_text
 from tasks.attest.manifest import vendor_of
 from tasks.attest.parts import Part, parts_of
 from tasks.core.errors import BadInput
@@ -52,6 +52,18 @@ class Content:
     @property
     def serial(self) -> uuid.UUID:
         return uuid.uuid5(SERIALS, self.sha256)
+
+    def for_debsbom(self) -> dict[str, Any]:
+        """What debsbom is told for either format."""
+        return {
+            "packages": self.packages,
+            "distro_name": self.name,
+            "distro_arch": self.arch,
+            "distro_version": self.version,
+            "base_distro_vendor": self.vendor,
+            "timestamp": self.made,
+            "virtual_packages": provided(self.packages),
+        }
 
     def purl(self, part: Part) -> str:
         """The package URL of a part; what is in no registry must not be taken for what is."""
@@ -113,8 +125,7 @@ def write(
         made=made,
     )
     for target, text in ((cyclonedx, as_cyclonedx(content)), (spdx, as_spdx(content))):
-        with being_published(target) as aside:
-            aside.write_text(text, encoding="utf-8")
+        publish_text(text, target)
 
 
 def installed(dpkg_status: Path, distro: str) -> list[Any]:
@@ -175,16 +186,7 @@ def as_cyclonedx(content: Content) -> str:
     from debsbom.generate.cdx import cyclonedx_bom
     from packageurl import PackageURL
 
-    bom = cyclonedx_bom(
-        content.packages,
-        content.name,
-        distro_arch=content.arch,
-        distro_version=content.version,
-        base_distro_vendor=content.vendor,
-        serial_number=content.serial,
-        timestamp=content.made,
-        virtual_packages=provided(content.packages),
-    )
+    bom = cyclonedx_bom(**content.for_debsbom(), serial_number=content.serial)
     image = bom.metadata.component
     image.hashes = [HashType(alg=HashAlgorithm.SHA_256, content=content.sha256)]
     kinds = {
@@ -225,16 +227,7 @@ def as_spdx(content: Content) -> str:
     from spdx_tools.spdx.writer.json.json_writer import write_document_to_stream
 
     path = f"{SPDX_DOCUMENTS}{content.name}-{content.version}-{content.serial}"
-    document = spdx_bom(
-        content.packages,
-        content.name,
-        distro_arch=content.arch,
-        distro_version=content.version,
-        base_distro_vendor=content.vendor,
-        namespace=("https", "spdx.org", path, "", "", ""),
-        timestamp=content.made,
-        virtual_packages=provided(content.packages),
-    )
+    document = spdx_bom(**content.for_debsbom(), namespace=("https", "spdx.org", path, "", "", ""))
     image = document.packages[0]
     image.checksums = [Checksum(ChecksumAlgorithm.SHA256, content.sha256)]
     kernels = [known.spdx_id for known in document.packages if known.name == content.kernel]

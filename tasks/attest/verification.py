@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.attest import chain, collection
+from tasks.attest import chain, collection, statements
 from tasks.attest.build import Build
 from tasks.attest.collection import BUILD_MANIFEST, CHECKSUMS, SEALS, SIGNATURE, Inventory
 from tasks.attest.finding import Finding, Verdict
@@ -117,15 +117,15 @@ def find_sources(look: Look) -> Mapping[str, Any] | None:
         # Of itself it says nothing; but it would not be believed if it had been changed.
         look.sources[SIGNATURE] = {**signed, SIGNATURE: str(look.digest(SIGNATURE))}
     if document is not None:
-        told = look.sources.get(SIGNATURE)
-        digest = look.digest(BUILD_MANIFEST)
-        if told.get(BUILD_MANIFEST) == digest if told else is_believed(look, BUILD_MANIFEST, sums):
-            look.sources[BUILD_MANIFEST] = digests_in(look, document)
+        if SIGNATURE in look.sources:
+            believed = look.sources[SIGNATURE].get(BUILD_MANIFEST) == look.digest(BUILD_MANIFEST)
         else:
-            document = None
+            believed = is_believed(look, BUILD_MANIFEST, sums)
+        if believed:
+            look.sources[BUILD_MANIFEST] = digests_in(look, document)
     if sums is not None:
         look.sources[CHECKSUMS] = sums
-    return document
+    return document if BUILD_MANIFEST in look.sources else None
 
 
 def is_believed(look: Look, name: str, sums: Digests | None) -> bool:
@@ -162,12 +162,18 @@ def read_signature(look: Look) -> Digests | None:
         return None
     try:
         statement = json.loads(opened(look.text(SIGNATURE), look.key))
-        subjects = {item["name"]: str(item["digest"]["sha256"]) for item in statement["subject"]}
+        kind = statement["predicateType"]
+        subjects = {
+            str(item["name"]): str(item["digest"]["sha256"]) for item in statement["subject"]
+        }
     except VerificationFailed as error:
         look.report(SIGNATURE, error.what)
         return None
     except (ValueError, KeyError, TypeError, RecursionError):
         look.report(SIGNATURE, "it is no statement about files")
+        return None
+    if kind != statements.COLLECTION:
+        look.report(SIGNATURE, f"it is a statement of another kind, {kind}")
         return None
     if look.key:
         look.signed.append(SIGNATURE)

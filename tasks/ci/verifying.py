@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.attest import signing, verification
-from tasks.core.errors import VerificationFailed
+from tasks.core.errors import BadInput, VerificationFailed
 
 NOBODY = "No --key was given: nothing vouches for who made them."
 
@@ -15,11 +15,14 @@ def check(directory: Path, key: Path | None) -> Iterator[str]:
     """What is to be said of a directory in which everything is as it was sealed.
 
     Raises:
-        BadInput: it is no directory, or the key is none.
+        BadInput: it is no directory, something in it can't be read, or the key is none.
         VerificationFailed: something is not; it says all of it.
     """
     public = signing.load_public(key) if key else None
-    verdict = verification.verify(directory, public)
+    try:
+        verdict = verification.verify(directory, public)
+    except OSError as error:
+        raise BadInput(f"{error.filename or directory} can't be read: {error.strerror}.") from None
     if verdict.findings:
         told = "\n".join(f"  {finding}" for finding in verdict.findings)
         raise VerificationFailed(f"{directory} is not what was sealed:\n{told}")

@@ -86,12 +86,13 @@ def reseal(directory: Path) -> None:
     collection.seal(directory, BUILD)
     if kept is not None:
         signature.write_bytes(kept)
-        sums = {
-            name: sha256((directory / name).read_bytes())
-            for name in files_of(directory)
-            if name != CHECKSUMS
-        }
-        (directory / CHECKSUMS).write_text(collection.checksums(sums))
+        write_checksums(directory)
+
+
+def write_checksums(directory: Path) -> None:
+    names = [name for name in files_of(directory) if name != CHECKSUMS]
+    sums = {name: sha256((directory / name).read_bytes()) for name in names}
+    (directory / CHECKSUMS).write_text(collection.checksums(sums))
 
 
 def test_what_was_sealed_is_as_it_was_sealed(made: Results) -> None:
@@ -455,3 +456,52 @@ def test_what_the_task_says(made: Results, signed: Path, tmp_path: Path) -> None
     assert caught.value.exit_code == 6
     assert "  report.html: its SHA256 is " in str(caught.value)
     assert "  logs/vexfs.seal.log: it is missing" in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(made: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(collection, "sha256_of", refuse)
+    with pytest.raises(BadInput, match=r"plain/.* can't be read: Permission denied"):
+        list(verifying.check(made.plain, None))
+
+
+def test_what_others_wrote_moves_no_cursor(plain: Path) -> None:
+    manifest = plain / f"{MINIMAL}.manifest.json"
+    document = json.loads(manifest.read_text())
+    document["artifacts"]["\x1b[2J\nok"] = {"sha256": "", "size_bytes": 1}
+    manifest.write_text(json.dumps(document))
+    reseal(plain)
+    with pytest.raises(VerificationFailed) as caught:
+        list(verifying.check(plain, None))
+    assert "it speaks of ?[2J?ok, which is not there" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"name": "x", "outcome": "passed", "files": [["x"]]},
+        {"name": 5, "outcome": 5, "files": "xy"},
+        {"name": "x", "outcome": "passed", "files": ["absent.qcow2"]},
+    ],
+)
+def test_a_build_manifest_with_impossible_variants(plain: Path, variant: dict[str, object]) -> None:
+    path = plain / BUILD_MANIFEST
+    document = json.loads(path.read_text())
+    document["build"]["variants"] = [variant]
+    path.write_text(json.dumps(document))
+    write_checksums(plain)
+    assert named(plain) == {BUILD_MANIFEST}
+
+
+def test_a_signed_statement_of_another_kind_does_not_speak_for_the_directory(
+    signed: Path, made: Results
+) -> None:
+    shutil.copy(signed / f"{MINIMAL}.provenance.intoto.jsonl", signed / SIGNATURE)
+    write_checksums(signed)
+    assert "it is a statement of another kind, https://slsa.dev/provenance/v1" in told(
+        signed, made.public
+    )
+    assert SIGNATURE in named(signed)
