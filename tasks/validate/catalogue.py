@@ -34,6 +34,7 @@ class Spec:
         variants: the variants to which it applies; () means all.
         mounts: it applies only where the file system can be mounted without a device.
         ask: instead of a command: module, argument and property of testinfra.
+        ignore: lines in which this regular expression is found don't count.
         literal: its dollar signs are no values.
         status: the exit status; None: any.
         empty, equals, matches, lacks, least: what the output must be; regular expressions are
@@ -53,6 +54,7 @@ class Spec:
     ask: tuple[str, ...] = ()
     literal: bool = False
     timeout_s: float = COMMAND_TIMEOUT_S
+    ignore: str | None = None
     status: int | None = 0
     empty: bool = False
     equals: str | bool | int | None = None

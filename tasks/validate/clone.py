@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.core.errors import CannotRun, CommandFailed, MachineFailed, VmbakeError
+from tasks.core.errors import CannotRun, CommandFailed, MachineFailed, TimedOut, VmbakeError
 from tasks.core.process import Runner
 from tasks.guest.shell import Shell
 from tasks.guest.ssh import Ssh
@@ -19,6 +19,7 @@ from tasks.qemu import disk as images
 from tasks.qemu.accel import Accel
 from tasks.qemu.machine import Machine
 from tasks.qemu.spec import Disk, MachineSpec
+from tasks.qemu.watch import Announcement
 from tasks.validate import seed as seeds
 from tasks.validate.subject import Subject
 
@@ -144,12 +145,19 @@ class Clone:
         since = time.monotonic()
         machine = Machine(self.spec(), self.folder / "first", self._runner)
         with self._machines.running(machine) as vm:
-            said = vm.wait_announcement(
-                lambda one: one.get("ready") is True,
+            said = self._wait_ready(vm)
+            yield vm, first_boot(said, time.monotonic() - since)
+
+    def _wait_ready(self, vm: Machine) -> Announcement:
+        try:
+            return vm.wait_announcement(
+                lambda said: said.get("ready") is True,
                 timeout_s=self.settings.boot_timeout_s,
                 what="finish its first boot (cloud-init tells when it does)",
             )
-            yield vm, first_boot(said, time.monotonic() - since)
+        except TimedOut as error:
+            hint = "If it was only slow, give it longer: --boot-timeout."
+            raise TimedOut(error.what, hint=hint, log=error.log, tail=error.tail) from error
 
     @contextlib.contextmanager
     def rebooted(self, memory_mb: int) -> Iterator[Machine]:

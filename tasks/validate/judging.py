@@ -19,7 +19,7 @@ def complaint(spec: Spec, status: int, output: str) -> str:
             return f"It did not end within {spec.timeout_s:g} s."
         said = last_line(output)
         return f"It ended with status {status}{f': {said}' if said else ''}."
-    text = output.strip()
+    text = without(spec.ignore, output).strip()
     if spec.empty and text:
         return f"It was to say nothing, and said: {abridged(text)}"
     if spec.equals is not None:
@@ -68,6 +68,13 @@ def too_little(least: float, text: str) -> str:
     except (IndexError, ValueError):
         return f"A number was expected, and it said {abridged(text) or 'nothing'}."
     return "" if number >= least else f"It is {number:g}; at least {least:g} was expected."
+
+
+def without(pattern: str | None, text: str) -> str:
+    """The text without the lines in which a pattern is found."""
+    if pattern is None:
+        return text
+    return "\n".join(line for line in text.splitlines() if not re.search(pattern, line))
 
 
 def lines_with(pattern: str, text: str) -> str:

@@ -81,11 +81,11 @@ def look_into(disk: Path, format_: DiskFormat, work: Path, runner: Runner) -> Se
     offset = find_root(raw, runner)
     if offset is None:
         return "The root file system is not ext4; without a boot only that can be looked into."
-    disk = SealedDisk(raw, offset, runner)
+    root = SealedDisk(raw, offset, runner)
     # debugfs tells of what it can't read in words only: all answers would then look empty.
-    if "Type: directory" not in disk.ask("stat /etc").stdout:
+    if "Type: directory" not in root.ask("stat /etc").stdout:
         raise BadInput("The root file system of the image has no folder /etc, or is damaged.")
-    return disk
+    return root
 
 
 def find_root(raw: Path, runner: Runner) -> int | None:

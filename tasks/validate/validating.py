@@ -14,9 +14,10 @@ from tasks.artifacts.checks import Check, Mark, Validation
 from tasks.core.digest import sha256_of
 from tasks.core.errors import VerificationFailed, VmbakeError
 from tasks.core.events import Reporter
-from tasks.core.process import Runner, tail_of
+from tasks.core.process import Runner
 from tasks.guest.shell import Shell
 from tasks.qemu.machine import Machine
+from tasks.qemu.watch import clean
 from tasks.validate import promises, sealed, wholes
 from tasks.validate.catalogue import GROUPS, Spec, load
 from tasks.validate.checking import GuestChecks, check_disk, check_of, unanswered
@@ -58,6 +59,8 @@ class Validating:
 
     Args:
         work: an empty folder for everything that is thrown away.
+        heard: told each check as soon as it is made.
+        clone: what makes the copies; another one for tests.
         downloads: where fetched images are kept.
     """
 
@@ -71,6 +74,7 @@ class Validating:
         runner: Runner,
         reporter: Reporter,
         heard: Callable[[Check], None],
+        clone: type[Clone] = Clone,
     ) -> None:
         self.given = given
         self.name = name_of(given)
@@ -81,6 +85,7 @@ class Validating:
         self._runner = runner
         self._reporter = reporter
         self._notes = Notes(heard=heard)
+        self._kind = clone
 
     @property
     def console_logs(self) -> tuple[Path, ...]:
@@ -111,7 +116,7 @@ class Validating:
             seconds=round(time.monotonic() - since, 1),
             checks=self._notes.sorted(),
             boot=self._notes.marks,
-            console=tail_of(self.console_logs[0], CONSOLE_LINES),
+            console=tail(self.console_logs[0]),
             error=error,
         )
 
@@ -139,8 +144,8 @@ class Validating:
 
     def _clone(self, subject: Subject, name: str, more_bytes: int = 0) -> Clone:
         folder = self._work / name
-        return Clone(subject, self.settings, folder, self._runner, self.machines,
-                     more_bytes=more_bytes)  # fmt: skip
+        return self._kind(subject, self.settings, folder, self._runner, self.machines,
+                          more_bytes=more_bytes)  # fmt: skip
 
     def _first(self, subject: Subject, clone: Clone, specs: tuple[Spec, ...]) -> FirstBoot:
         """Boot the first clone and ask it everything."""
@@ -242,6 +247,14 @@ class Validating:
                 f"{subject.path} changed while it was validated, so nothing here holds for it.",
                 hint="Something else has written to it; the validation itself only reads it.",
             )
+
+
+def tail(console: Path) -> tuple[str, ...]:
+    """The last lines of a console, without control sequences; () if there is none."""
+    if not console.is_file():
+        return ()
+    lines = map(clean, console.read_bytes().splitlines())
+    return tuple(line for line in lines if line.strip())[-CONSOLE_LINES:]
 
 
 def explained(error: VmbakeError) -> str:

@@ -80,7 +80,7 @@ class Checkout:
             self.root,
             self.root / ".vmbake" / "logs" / "ci",
             lambda: left_s,
-            argv=(sys.executable, str(FAKE_INV)),
+            argv=(sys.executable, "-ISB", str(FAKE_INV)),
             env={**os.environ, **self.env},
         )
         return pipelines.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +14,10 @@ from tasks.core.words import Words, let_tasks_take_words
 
 
 @pytest.fixture(autouse=True)
-def taking_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def taking_words(monkeypatch: pytest.MonkeyPatch) -> None:
     # Set first, so that it is set back afterwards.
     monkeypatch.setattr(parser, "ParseMachine", parser.ParseMachine)
     let_tasks_take_words()
-    yield
 
 
 def parse(*words: str) -> dict[str, Any]:
