@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
@@ -45,7 +45,7 @@ class Order:
     origin: Origin
     into: Path
     keep: int
-    webhooks: str = ""
+    webhooks: str = field(default="", repr=False)
     webhook_form: str = "json"
     sign_key: str = ""
     passed_on: tuple[str, ...] = ()

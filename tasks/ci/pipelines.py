@@ -143,9 +143,7 @@ def tell(order: Order, data: ReportData, watcher: Reporter, env: Mapping[str, st
         watcher.tell(f"GitHub was not told: {error}")
     if order.webhooks:
         watcher.say("telling the webhooks")
-        body = notify.message(
-            data, order.origin, "slack" if order.webhook_form == "slack" else "json"
-        )
+        body = notify.message(data, order.origin, order.webhook_form)
         notify.notify(order.webhooks, body, watcher.tell)
 
 
@@ -165,7 +163,7 @@ def cause(data: ReportData) -> tuple[type[VmbakeError], str]:
     lost = [item for item in data.judged if item.image not in validated]
     failed = [item for item in data.judged if not item.passed]
     total = len(data.judged)
-    if any(check.group == preliminary.ENVIRONMENT for check in bad):
+    if hindrance(data.around, preliminary.ENVIRONMENT):
         return CannotRun, "This machine can't build the images."
     if lost:
         return PipelineFailed, f"{len(lost)} of {total} images were not built."

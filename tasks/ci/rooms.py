@@ -17,7 +17,6 @@ INVOKE = (sys.executable, "-m", "invoke")
 SETTINGS = ("VEXFS_", "VALIDATE_", "VMBAKE_", "INVOKE_", "DOCKER_HOST", "SOURCE_DATE_EPOCH")
 # What is kept of the time for the report, when a task takes all that is left.
 REPORT_S = 60
-TIMED_OUT = 9
 STAGE_ENDED = re.compile(r"(?P<stage>[\w.-]+): (?:failed|interrupted) after (?P<seconds>[\d.]+) s")
 ERROR = "error: "
 
@@ -111,6 +110,6 @@ class Rooms:
         except CommandFailed as error:
             status = error.status
         except TimedOut as error:
-            status = TIMED_OUT
+            status = error.exit_code
             lines.append(f"{ERROR}{error.what}")
         return Ended(status=status, lines=tuple(lines), log=runner.log)
