@@ -68,7 +68,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Maker:
+class Handover:
     """Fills the folder of the artifacts.
 
     Args:

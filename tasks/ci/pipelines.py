@@ -18,7 +18,7 @@ from tasks.ci import notify, preliminary, reporting
 from tasks.ci.building import Attempt, build, not_tried
 from tasks.ci.data import ReportData
 from tasks.ci.folder import being_made, remove_old
-from tasks.ci.handover import Maker, Order
+from tasks.ci.handover import Handover, Order
 from tasks.ci.origin import commit_of_checkout
 from tasks.ci.problems import problems
 from tasks.ci.rooms import Rooms
@@ -76,7 +76,7 @@ def run(
     validated = validate(rooms, images, site.output, order.common_flags, watcher.say)
     around += judge_validator(validated)
     with being_made(order.target) as folder:
-        maker = Maker(
+        handover = Handover(
             order=order,
             site=site,
             store=store,
@@ -86,7 +86,7 @@ def run(
             key=key,
             watcher=watcher,
         )
-        data = maker.fill(attempts, validated.records, around)
+        data = handover.fill(attempts, validated.records, around)
     for old in remove_old(order.into, order.keep):
         watcher.tell(f"removed the old build {old.name}")
     tell(order, data, watcher, env)

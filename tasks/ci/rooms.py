@@ -43,7 +43,7 @@ class Ended:
         said = [line for line in self.lines if line.strip()]
         errors = [line.removeprefix(ERROR) for line in said if line.startswith(ERROR)]
         if errors:
-            return errors[-1]
+            return errors[0]
         last = f" Its last line: {said[-1].strip()}" if said else ""
         how = f"by signal {-self.status}" if self.status < 0 else f"with status {self.status}"
         return f"It ended {how} and gave no reason.{last}"

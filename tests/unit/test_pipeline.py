@@ -397,7 +397,7 @@ import tasks.ci.handover as handover
 def wait(*_):
     (root / "filling").touch()
     sys.stdin.read()
-handover.Maker._put_records = wait
+handover.Handover._put_records = wait
 checkout.run()
 """
 
