@@ -14,7 +14,7 @@ from tasks.core.process import Runner, printable
 
 INVOKE = (sys.executable, "-m", "invoke")
 # The settings that these tasks read; nothing else of the environment, as it may hold secrets.
-SETTINGS = ("VEXFS_", "VALIDATE_", "VMBAKE_", "INVOKE_", "DOCKER_HOST", "SOURCE_DATE_EPOCH")
+SETTINGS = ("VEXFS_", "VALIDATE_", "VMBAKE_", "DOCKER_HOST")
 # What is kept of the time for the report, when a task takes all that is left.
 REPORT_S = 60
 STAGE_ENDED = re.compile(r"(?P<stage>[\w.-]+): (?:failed|interrupted) after (?P<seconds>[\d.]+) s")
