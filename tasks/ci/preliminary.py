@@ -173,18 +173,18 @@ def find_shellcheck() -> str | None:
 
 
 def shell_scripts(root: Path) -> Iterable[Path]:
-    """The files in FOLDERS that begin as a script for a shell, sorted."""
+    """The files in FOLDERS that are called .sh or begin as a script for a shell, sorted."""
     found = []
     for folder in FOLDERS:
         for place, _, names in os.walk(root / folder):
-            found += [path for name in names if begins_as_shell(path := Path(place, name))]
+            found += [path for name in names if is_shell(path := Path(place, name))]
     return sorted(found)
 
 
-def begins_as_shell(path: Path) -> bool:
-    """Whether the first line is `#!` with a shell."""
-    if not path.is_file():
-        return False
+def is_shell(path: Path) -> bool:
+    """Whether the name ends in .sh, or the first line is `#!` with a shell."""
+    if not path.is_file() or path.suffix == ".sh":
+        return path.is_file()
     with path.open("rb") as stream:
         words = stream.readline(100).split()
     return bool(words) and words[0].startswith(b"#!") and words[-1].rpartition(b"/")[2] in SHELLS

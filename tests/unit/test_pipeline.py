@@ -267,11 +267,13 @@ def test_a_bad_shell_script_is_found(checkout: Checkout) -> None:
     (folder / "good").write_text("#!/bin/sh\necho fine\n")
     (folder / "notes").write_text("no script\n")
     assert checkout.run().passed
-    (folder / "bad.sh").write_text("#!/usr/bin/env bash\necho $1\n")
+    (folder / "bad").write_text("#!/usr/bin/env bash\necho $1\n")
+    (folder / "part.sh").write_text("# shellcheck shell=sh\necho $2\n")
     data = checkout.run()
     (check,) = [check for check in data.around if check.group == "scripts"]
     assert check.outcome == "failed"
-    assert "bad.sh" in check.reason
+    assert check.reason.startswith("The first of 2: scripts/bad:2:")
+    assert "scripts/part.sh:2:" in check.output
     assert isinstance(error_of(data), PipelineFailed)
     assert all(item.passed for item in data.judged)
 
