@@ -49,7 +49,7 @@ def validate(
     """Validate images; each has at least one record afterwards, if only of why it has none."""
     if not images:
         return Validated()
-    say(f"validating {len(images)} images")
+    say("validating the images")
     since = datetime.now(UTC)
     words = ("validate.image", *(str(image.disk) for image in images), *flags)
     timeout = ("--timeout", str(rooms.limit_s))
