@@ -245,16 +245,32 @@ def test_an_image_made_anew_with_all_that_speaks_of_it_needs_the_key(
     assert BUILD_MANIFEST in named(signed, made.public)
 
 
-@pytest.mark.parametrize("ending", ["provenance.json", "cdx.json", "spdx.json"])
-def test_a_statement_of_another_image_is_named(plain: Path, ending: str) -> None:
-    shutil.copy(plain / f"{PRODUCTION}.{ending}", plain / f"{MINIMAL}.{ending}")
+def test_a_provenance_of_another_image_is_named(plain: Path) -> None:
+    name = f"{MINIMAL}.provenance.json"
+    shutil.copy(plain / f"{PRODUCTION}.provenance.json", plain / name)
     reseal(plain)
-    assert f"{MINIMAL}.{ending}" in named(plain) | {
-        # The provenance, which is what it was, has the digest of the right one.
-        name.replace("provenance.json", ending)
-        for name in named(plain)
-    }
-    assert any(word in told(plain) for word in ("not about these files", "of another image"))
+    assert named(plain) == {name}
+    assert "it is not about these files: subject[0].name is" in told(plain)
+
+
+@pytest.mark.parametrize("ending", ["cdx.json", "spdx.json"])
+def test_a_bill_of_materials_of_another_image_is_named(plain: Path, ending: str) -> None:
+    name = f"{MINIMAL}.{ending}"
+    shutil.copy(plain / f"{PRODUCTION}.{ending}", plain / name)
+    reseal(plain)
+    # The provenance has the digest of the right one.
+    assert named(plain) == {name, f"{MINIMAL}.provenance.json"}
+    other = sha256((plain / f"{PRODUCTION}.qcow2").read_bytes())
+    assert f"{name}: it is of another image, with SHA256 {other}" in told(plain)
+
+
+@pytest.mark.parametrize("ending", ["cdx.json", "spdx.json"])
+def test_a_bill_of_materials_with_another_module_is_named(plain: Path, ending: str) -> None:
+    path = plain / f"{MINIMAL}.{ending}"
+    path.write_text(path.read_text().replace(sha256(b"module"), sha256(b"other")))
+    reseal(plain)
+    words = f"{path.name}: it does not have the module vexfs.ko with SHA256 {sha256(b'module')}"
+    assert words in told(plain)
 
 
 def test_a_record_of_another_image_is_named(plain: Path) -> None:
@@ -505,3 +521,35 @@ def test_a_signed_statement_of_another_kind_does_not_speak_for_the_directory(
         signed, made.public
     )
     assert SIGNATURE in named(signed)
+
+
+def test_a_size_that_is_not_the_file_s_is_told(plain: Path) -> None:
+    path = plain / BUILD_MANIFEST
+    document = json.loads(path.read_text())
+    document["files"]["report.html"]["size_bytes"] += 1
+    path.write_text(json.dumps(document))
+    write_checksums(plain)
+    assert told(plain) == f"{BUILD_MANIFEST}: it says that report.html has 17 bytes; it has 16"
+
+
+def test_the_checksum_file_of_an_image_is_that_image_s(plain: Path) -> None:
+    sums = plain / f"{MINIMAL}.qcow2.sha256"
+    sums.write_text(f"{sha256(b'other')}  {MINIMAL}.qcow2\n")
+    reseal(plain)
+    assert f"{sums.name}: it is not the checksum of {MINIMAL}.qcow2" in told(plain)
+
+
+@pytest.mark.parametrize("change", ["a comment", "another order", "no end of line", "twice"])
+def test_checksums_are_as_they_were_written_or_named(plain: Path, change: str) -> None:
+    path = plain / CHECKSUMS
+    lines = path.read_text().splitlines(keepends=True)
+    changed = {
+        "a comment": ["# none\n", *lines],
+        "another order": lines[::-1],
+        "no end of line": ["".join(lines).rstrip()],
+        "twice": [*lines, lines[-1]],
+    }
+    path.write_text("".join(changed[change]))
+    assert told(plain) == (
+        f"{CHECKSUMS}: it is not as it was written; other than sorted lines are in it"
+    )
