@@ -31,13 +31,18 @@ COMMAND_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How guests are run."""
+    """How guests are run.
+
+    Args:
+        quick: one guest, booted once.
+    """
 
     accel: Accel
     firmware: Firmware
     memory_mb: int
     boot_timeout_s: float
     ssh_timeout_s: float
+    quick: bool = False
 
 
 class Machines:

@@ -15,11 +15,10 @@ from tasks.core.stage import Step
 from tasks.validate import summary
 from tasks.validate.clone import Settings
 from tasks.validate.subject import name_of
-from tasks.validate.validating import SMALL_MEMORY_MB, Validating
+from tasks.validate.validating import Validating
 
-GUESTS_EACH = 2
-# What a QEMU takes beyond its guest's memory, translated code included.
-OVERHEAD_MB = 400
+# What a QEMU takes beyond its guest's memory, translated code included (measured: 480).
+OVERHEAD_MB = 600
 USABLE_SHARE = 0.8
 RECORDS = "validation"
 
@@ -41,13 +40,14 @@ class Labelled:
         """Several bars would overwrite each other."""
 
 
-def fitting(memory_mb: int) -> int:
-    """How many images can be validated at the same time: two guests of one core each."""
+def fitting(settings: Settings) -> int:
+    """How many images can be validated at the same time, by their guests of one core each."""
+    guests = 1 if settings.quick else 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     room_mb = USABLE_SHARE * pages * page_bytes / (1 << 20)
-    each_mb = memory_mb + max(memory_mb, SMALL_MEMORY_MB) + GUESTS_EACH * OVERHEAD_MB
-    return max(1, min((cores or 1) // GUESTS_EACH, int(room_mb // each_mb)))
+    each_mb = guests * (settings.memory_mb + OVERHEAD_MB)
+    return max(1, min((cores or 1) // guests, int(room_mb // each_mb)))
 
 
 def validate_all(
@@ -60,7 +60,7 @@ def validate_all(
     records = step.site.output / RECORDS
     records.mkdir(parents=True, exist_ok=True)
     runs = [prepare(one, settings, step, verbose) for one in given]
-    with ThreadPoolExecutor(jobs or fitting(settings.memory_mb)) as pool:
+    with ThreadPoolExecutor(jobs or fitting(settings)) as pool:
         running = {pool.submit(run.perform): run for run in runs}
         done: dict[str, Validation] = {}
         try:
