@@ -161,7 +161,8 @@ class Ssh:
     def shell(self) -> Iterator[Shell]:
         """A shell of root that stays open while the block lasts."""
         self._runner.note("in the guest: opening a shell")
-        command = shlex.join(("sudo", "-n", "env", "LC_ALL=C.UTF-8", "sh"))
+        rights = () if self._user == "root" else ("sudo", "-n")
+        command = shlex.join((*rights, "env", "LC_ALL=C.UTF-8", "sh"))
         with opened((*self._client(), command), self._runner) as shell:
             yield shell
 

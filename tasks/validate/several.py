@@ -71,7 +71,7 @@ def validate_all(
                 step.tell(summary.title(done[run.given]))
         except BaseException:
             for run in runs:
-                run.machines.end_all()
+                run.abort()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return [done[one] for one in given]

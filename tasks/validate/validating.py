@@ -88,7 +88,8 @@ class Validating:
         self.given = given
         self.name = name_of(given)
         self.settings = settings
-        self.machines = Machines()
+        self._machines = Machines()
+        self._aborted = False
         # The consoles of the guests, in the order in which they began.
         self.console_logs: tuple[Path, ...] = ()
         self._work = work
@@ -125,6 +126,11 @@ class Validating:
             error=error,
         )
 
+    def abort(self) -> None:
+        """End its machines, from another thread; `perform` then returns soon."""
+        self._aborted = True
+        self._machines.end_all()
+
     def _examine(self, subject: Subject) -> None:
         specs = (*load(), *promises.promised(subject))
         self._look_into(subject, specs)
@@ -137,7 +143,9 @@ class Validating:
                     raise
                 self._reporter.tell("a guest tripped over a bug of QEMU's TCG; starting again")
                 self._notes.checks = found
-                self.machines = Machines()
+                self._machines = Machines()
+                if self._aborted:
+                    raise
             else:
                 return
 
@@ -172,7 +180,7 @@ class Validating:
             try:
                 first_boot = self._first(subject, one, specs)
             except BaseException:
-                self.machines.end_all()
+                self._machines.end_all()
                 raise
             self._compare(first_boot, second.result())
 
@@ -182,7 +190,7 @@ class Validating:
             self._notes.add(check_of(spec, "skipped", reason="Left out by --quick."))
 
     def _clone(self, subject: Subject, folder: Path, more_bytes: int = 0) -> Clone:
-        return self._kind(subject, self.settings, folder, self._runner, self.machines,
+        return self._kind(subject, self.settings, folder, self._runner, self._machines,
                           more_bytes=more_bytes)  # fmt: skip
 
     def _first(self, subject: Subject, clone: Clone, specs: tuple[Spec, ...]) -> FirstBoot:

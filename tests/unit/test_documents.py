@@ -15,6 +15,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/vexfs.md",
     "docs/virtual-dsm.md",
+    "docs/validation.md",
     "cloud-init/README.md",
 )
 LINK = re.compile(r"\]\((?!https?:|#)(?P<target>[^)#]+)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -54,8 +55,10 @@ def carry_out(
     class Fake:
         def __init__(self, given: str, settings: Any, **_: Any) -> None:
             self.given = given
-            self.machines = SimpleNamespace(end_all=lambda: None)
             self.console_logs = ()
+
+        def abort(self) -> None:
+            """Nothing runs."""
 
         def perform(self) -> Any:
             result = found[self.given]
@@ -206,3 +209,29 @@ def test_what_the_guest_announces_is_json(tmp_path: Path) -> None:
 def test_a_guest_that_lets_nobody_in(said: dict[str, Any], words: str) -> None:
     with pytest.raises(CannotRun, match=words):
         first_boot(said, arrived_s=9)
+
+
+# nox -s validate
+
+
+# Loading the file again registers its sessions again.
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("words", "variable", "variants", "others"),
+    [
+        ([], None, None, []),
+        ([], "minimal, production", ["minimal", "production"], []),
+        (["--variants", "minimal", "--firmware", "uefi"], "x", ["minimal"], ["--firmware", "uefi"]),
+    ],
+)
+def test_the_session_takes_variants_and_passes_on_the_rest(
+    words: list[str], variable: str | None, variants: list[str] | None, others: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    noxfile = runpy.run_path(str(ROOT / "noxfile.py"))
+    monkeypatch.delenv("CI_VARIANTS", raising=False)
+    if variable:
+        monkeypatch.setenv("CI_VARIANTS", variable)
+    chosen, rest = noxfile["chosen_variants"](words)
+    assert chosen == (variants or noxfile["VARIANTS"].split(","))
+    assert rest == others
