@@ -44,7 +44,7 @@ def image(
     jobs: int,
     verbose: bool,
 ) -> Any:
-    """Boot images (all of output/ if none is named) and check them."""
+    """Boot images (all of output/ by default), check them."""
     settings = request.settings(step, accel, firmware, memory, boot_timeout, ssh_timeout, quick)
     request.carry_out(step, images, settings, jobs=jobs, verbose=verbose)
 
