@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tasks.artifacts import checks
 from tasks.artifacts.checks import Validation
+from tasks.core import display
 from tasks.core.process import Runner
 from tasks.core.stage import Step
 from tasks.validate import summary
@@ -67,7 +68,8 @@ def validate_all(
             for future in as_completed(running):
                 run = running[future]
                 done[run.given] = future.result()
-                publish(done[run.given], run, records, print)
+                record = publish(done[run.given], run, records)
+                print(display.shown(record), flush=True)
                 step.tell(summary.title(done[run.given]))
         except BaseException:
             for run in runs:
@@ -100,10 +102,8 @@ def prepare(given: str, settings: Settings, step: Step, verbose: bool) -> Valida
     )
 
 
-def publish(
-    validation: Validation, run: Validating, records: Path, show: Callable[[str], None]
-) -> None:
-    """Write the record, and the consoles beside it."""
+def publish(validation: Validation, run: Validating, records: Path) -> Path:
+    """Write the record, whose path is returned, and the consoles beside it."""
     stem = f"{validation.image}.{validation.accel}.{validation.firmware}"
     with (records / f"{stem}.console.log").open("wb") as log:
         for console in run.console_logs:
@@ -115,4 +115,4 @@ def publish(
     aside = record.with_name(f".{record.name}.{os.getpid()}")
     checks.write(validation, aside)
     aside.replace(record)
-    show(str(record))
+    return record

@@ -17,7 +17,6 @@ from tasks.core.events import Reporter
 from tasks.core.process import Runner
 from tasks.guest.shell import Shell
 from tasks.qemu.diagnosis import is_tcg_fault
-from tasks.qemu.machine import Machine
 from tasks.qemu.watch import clean
 from tasks.validate import pending, promises, sealed, wholes
 from tasks.validate.catalogue import GROUPS, Spec, load
@@ -39,8 +38,6 @@ SETTLED = (
     "if command -v systemctl; then systemctl is-system-running --wait; "
     "else cloud-init status --wait; fi"
 )
-# QEMU's end reaches us a moment later than the end of the connection that it causes.
-CAUSE_S = 1.0
 
 
 @dataclass(kw_only=True)
@@ -208,7 +205,7 @@ class Validating:
                 self._reporter.say("asking")
                 self._notes.add(wholes.clock(shell))
                 size = subject.virtual_bytes + MORE_BYTES
-                self._ask(subject, clone, vm, shell, specs, "guest", size)
+                self._ask(subject, clone, shell, specs, "guest", size)
         return boot
 
     def _second(
@@ -226,11 +223,13 @@ class Validating:
             limit_s = self.settings.boot_timeout_s + self.settings.ssh_timeout_s
             with clone.rebooted(SMALL_MEMORY_MB) as vm, clone.shell(vm, boot, limit_s) as shell:
                 shell.run(SETTLED, timeout_s=SETTLE_S)
-                self._ask(subject, clone, vm, shell, specs, "reboot", subject.virtual_bytes)
+                self._ask(subject, clone, shell, specs, "reboot", subject.virtual_bytes)
         except VmbakeError as error:
             if isinstance(error, MachineFailed) and is_tcg_fault(error, self.settings.accel.name):
                 raise
-            self._note_unanswered(subject, specs, error)
+            # Ended because the first clone has failed, it says nothing about the image.
+            if not self._machines.ended:
+                self._note_unanswered(subject, specs, error)
             return boot or error
         return boot
 
@@ -252,7 +251,6 @@ class Validating:
         self,
         subject: Subject,
         clone: Clone,
-        vm: Machine,
         shell: Shell,
         specs: tuple[Spec, ...],
         where: str,
@@ -275,7 +273,6 @@ class Validating:
         checks = GuestChecks(shell, facts, self._notes.add)
         checks.run(spec for spec in specs if spec.where == where)
         if checks.lost is not None:
-            vm.pause(CAUSE_S)
             raise checks.lost
 
     def _compare(self, one: FirstBoot, other: FirstBoot | VmbakeError) -> None:
