@@ -11,7 +11,7 @@ import selectors
 import shlex
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tasks.core.errors import CommandFailed, TimedOut
@@ -41,9 +41,20 @@ class Answer:
 
 
 class Shell:
-    """The shell; made by Ssh.shell()."""
+    """The shell; made by Ssh.shell().
 
-    def __init__(self, words: socket.socket, errors: socket.socket, runner: Runner) -> None:
+    Args:
+        cause: called when the connection ends; raises if it knows why.
+    """
+
+    def __init__(
+        self,
+        words: socket.socket,
+        errors: socket.socket,
+        runner: Runner,
+        cause: Callable[[], None] | None = None,
+    ) -> None:
+        self._cause = cause or nothing_known
         self._words = words
         self._errors = errors
         self._runner = runner
@@ -54,6 +65,7 @@ class Shell:
 
         Raises:
             CommandFailed: the connection ended.
+            MachineFailed: it did because the machine failed.
             TimedOut: the guest did not even end the command after its time.
         """
         if self._broken:
@@ -65,6 +77,8 @@ class Shell:
             out, errors = self._receive(mark, since + timeout_s + KILL_AFTER_S + GRACE_S)
         except (CommandFailed, TimedOut) as error:
             self._broken = error.what
+            if isinstance(error, CommandFailed):
+                self._cause()
             raise
         text, _, status = out.rpartition(f"\n{mark} ")
         answer = Answer(
@@ -135,8 +149,14 @@ def request(command: str, mark: str, timeout_s: float) -> str:
     )
 
 
+def nothing_known() -> None:
+    """Know no cause."""
+
+
 @contextlib.contextmanager
-def opened(argv: tuple[str, ...], runner: Runner) -> Iterator[Shell]:
+def opened(
+    argv: tuple[str, ...], runner: Runner, cause: Callable[[], None] | None = None
+) -> Iterator[Shell]:
     """Start a program that reads commands of sh; leaving the block ends it."""
     words, theirs = socket.socketpair()
     errors, their_errors = socket.socketpair()
@@ -147,4 +167,4 @@ def opened(argv: tuple[str, ...], runner: Runner) -> Iterator[Shell]:
             talk = Talk(words=theirs.fileno(), errors=their_errors.fileno())
             stack.enter_context(runner.start(argv, talk=talk))
         # Only the program holds the other ends now: when it ends, ours read as ended.
-        yield Shell(words, errors, runner)
+        yield Shell(words, errors, runner, cause)

@@ -161,8 +161,10 @@ class Ssh:
     def shell(self) -> Iterator[Shell]:
         """A shell of root that stays open while the block lasts."""
         self._runner.note("in the guest: opening a shell")
-        command = shlex.join(("sudo", "-n", "env", "LC_ALL=C.UTF-8", "sh"))
-        with opened((*self._client(), command), self._runner) as shell:
+        rights = () if self._user == "root" else ("sudo", "-n")
+        command = shlex.join((*rights, "env", "LC_ALL=C.UTF-8", "sh"))
+        client = (*self._client(), command)
+        with opened(client, self._runner, lambda: self._machine.pause(CAUSE_S)) as shell:
             yield shell
 
     def fetch(self, remote: str, local: Path, *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.artifacts.checks import Check, Outcome
-from tasks.core.errors import CommandFailed, TimedOut, VmbakeError
+from tasks.core.errors import CommandFailed, MachineFailed, TimedOut, VmbakeError
 from tasks.validate.catalogue import Spec, fill
 from tasks.validate.facts import Facts
 from tasks.validate.judging import complaint, difference, kept
@@ -105,7 +105,7 @@ class GuestChecks:
     def _check(self, spec: Spec) -> Check:
         try:
             return self._ask(spec) if spec.ask else self._run(spec)
-        except (CommandFailed, TimedOut) as error:
+        except (CommandFailed, MachineFailed, TimedOut) as error:
             self.lost = error
             return unanswered(spec, error)
 

@@ -31,13 +31,18 @@ COMMAND_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How guests are run."""
+    """How guests are run.
+
+    Args:
+        quick: one guest, booted once.
+    """
 
     accel: Accel
     firmware: Firmware
     memory_mb: int
     boot_timeout_s: float
     ssh_timeout_s: float
+    quick: bool = False
 
 
 class Machines:
@@ -47,6 +52,11 @@ class Machines:
         self._lock = threading.Lock()
         self._running: list[Machine] = []
         self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether all were ended, and none can start any more."""
+        return self._ended
 
     @contextlib.contextmanager
     def running(self, machine: Machine) -> Iterator[Machine]:

@@ -40,11 +40,12 @@ def image(
     memory: int,
     boot_timeout: int,
     ssh_timeout: int,
+    quick: bool,
     jobs: int,
     verbose: bool,
 ) -> Any:
-    """Boot images (all of output/ if none is named) and check them."""
-    settings = request.settings(step, accel, firmware, memory, boot_timeout, ssh_timeout)
+    """Boot images (all of output/ by default), check them."""
+    settings = request.settings(step, accel, firmware, memory, boot_timeout, ssh_timeout, quick)
     request.carry_out(step, images, settings, jobs=jobs, verbose=verbose)
 
 

@@ -28,6 +28,7 @@ OPTIONS = Options(
                check=within(1, 86400)),
         option("ssh_timeout", "Seconds until SSH must answer after that", kind=int,
                check=within(1, 86400)),
+        option("quick", "One boot only: no reboot, no second clone", kind=bool),
         option("jobs", "Images at the same time, 0: as many as fit", kind=int,
                check=within(0, 64)),
         option("verbose", "Show each check, also those that passed", kind=bool),

@@ -33,7 +33,13 @@ def problems(site: Site, images: str, **_: Any) -> Iterator[errors.VmbakeError]:
 
 
 def settings(
-    step: Step, accel: Any, firmware: Any, memory: int, boot_timeout: int, ssh_timeout: int
+    step: Step,
+    accel: Any,
+    firmware: Any,
+    memory: int,
+    boot_timeout: int,
+    ssh_timeout: int,
+    quick: bool,
 ) -> clone.Settings:
     """How the guests are run.
 
@@ -47,6 +53,7 @@ def settings(
         memory_mb=memory,
         boot_timeout_s=boot_timeout,
         ssh_timeout_s=ssh_timeout,
+        quick=quick,
     )
 
 

@@ -56,12 +56,16 @@ class SealedDisk:
         said = self._runner.output(argv, timeout_s=DEBUGFS_TIMEOUT_S)
         return Said(command=f"debugfs -R '{request}' DISK", stdout=said)
 
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy a file out of it; there is no `target` if there is no such file."""
+        target.unlink(missing_ok=True)
+        self.ask(f'dump {path} "{target}"')
+
     def machine(self) -> str:
         """The architecture that its programs are for; "" if none of PROGRAMS tells."""
         program = self._raw.with_name("program")
         for path in PROGRAMS:
-            program.unlink(missing_ok=True)
-            self.ask(f"dump {path} {program}")
+            self.fetch(path, program)
             with contextlib.suppress(OSError):
                 head = program.read_bytes()[:64]
                 if head.startswith(ELF_MAGIC):

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tasks.artifacts import checks
 from tasks.artifacts.checks import Validation
+from tasks.core import display
 from tasks.core.process import Runner
 from tasks.core.stage import Step
 from tasks.validate import summary
 from tasks.validate.clone import Settings
 from tasks.validate.subject import name_of
-from tasks.validate.validating import SMALL_MEMORY_MB, Validating
+from tasks.validate.validating import Validating
 
-GUESTS_EACH = 2
-# What a QEMU takes beyond its guest's memory, translated code included.
-OVERHEAD_MB = 400
+# What a QEMU takes beyond its guest's memory, translated code included (measured: 480).
+OVERHEAD_MB = 600
 USABLE_SHARE = 0.8
 RECORDS = "validation"
 
@@ -41,13 +41,14 @@ class Labelled:
         """Several bars would overwrite each other."""
 
 
-def fitting(memory_mb: int) -> int:
-    """How many images can be validated at the same time: two guests of one core each."""
+def fitting(settings: Settings) -> int:
+    """How many images can be validated at the same time, by their guests of one core each."""
+    guests = 1 if settings.quick else 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     room_mb = USABLE_SHARE * pages * page_bytes / (1 << 20)
-    each_mb = memory_mb + max(memory_mb, SMALL_MEMORY_MB) + GUESTS_EACH * OVERHEAD_MB
-    return max(1, min((cores or 1) // GUESTS_EACH, int(room_mb // each_mb)))
+    each_mb = guests * (settings.memory_mb + OVERHEAD_MB)
+    return max(1, min((cores or 1) // guests, int(room_mb // each_mb)))
 
 
 def validate_all(
@@ -60,18 +61,19 @@ def validate_all(
     records = step.site.output / RECORDS
     records.mkdir(parents=True, exist_ok=True)
     runs = [prepare(one, settings, step, verbose) for one in given]
-    with ThreadPoolExecutor(jobs or fitting(settings.memory_mb)) as pool:
+    with ThreadPoolExecutor(jobs or fitting(settings)) as pool:
         running = {pool.submit(run.perform): run for run in runs}
         done: dict[str, Validation] = {}
         try:
             for future in as_completed(running):
                 run = running[future]
                 done[run.given] = future.result()
-                publish(done[run.given], run, records, print)
+                record = publish(done[run.given], run, records)
+                print(display.shown(record), flush=True)
                 step.tell(summary.title(done[run.given]))
         except BaseException:
             for run in runs:
-                run.machines.end_all()
+                run.abort()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return [done[one] for one in given]
@@ -100,10 +102,8 @@ def prepare(given: str, settings: Settings, step: Step, verbose: bool) -> Valida
     )
 
 
-def publish(
-    validation: Validation, run: Validating, records: Path, show: Callable[[str], None]
-) -> None:
-    """Write the record, and the consoles beside it."""
+def publish(validation: Validation, run: Validating, records: Path) -> Path:
+    """Write the record, whose path is returned, and the consoles beside it."""
     stem = f"{validation.image}.{validation.accel}.{validation.firmware}"
     with (records / f"{stem}.console.log").open("wb") as log:
         for console in run.console_logs:
@@ -115,4 +115,4 @@ def publish(
     aside = record.with_name(f".{record.name}.{os.getpid()}")
     checks.write(validation, aside)
     aside.replace(record)
-    show(str(record))
+    return record

@@ -17,6 +17,7 @@ DOCUMENTS = (
     "docs/ci.md",
     "docs/vexfs.md",
     "docs/virtual-dsm.md",
+    "docs/validation.md",
     "cloud-init/README.md",
 )
 LINK = re.compile(r"\]\((?!https?:|#)(?P<target>[^)#]+)")

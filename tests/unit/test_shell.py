@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.errors import CommandFailed, TimedOut
+from tasks.core.errors import CommandFailed, MachineFailed, TimedOut
 from tasks.core.process import Runner
 from tasks.guest import shell as shells
 from tasks.guest.shell import Shell, opened
@@ -66,6 +66,17 @@ def test_the_end_of_the_other_side_is_told_and_stays(runner: Runner) -> None:
         assert caught.value.tail == ("gone",)
         with pytest.raises(CommandFailed, match="shell is lost: The connection"):
             shell.run("true", timeout_s=20)
+
+
+def test_the_machine_is_blamed_if_it_failed(runner: Runner) -> None:
+    def cause() -> None:
+        raise MachineFailed("The guest's kernel panicked.")
+
+    with (
+        opened(("true",), runner, cause) as shell,
+        pytest.raises(MachineFailed, match="panicked"),
+    ):
+        shell.run("true", timeout_s=20)
 
 
 def test_a_guest_that_hangs_is_given_up(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,8 +16,9 @@ import pytest
 from tasks.core.errors import BadInput, CannotRun, ValidationFailed
 from tasks.core.process import Runner
 from tasks.core.stage import Site
+from tasks.qemu.accel import Accel
 from tasks.validate import request, several, summary
-from tasks.validate.clone import first_boot, preferred
+from tasks.validate.clone import Settings, first_boot, preferred
 from tasks.validate.seed import BEGIN, DONE, files
 from tests.standins.validations import check, dead_image, validation
 
@@ -53,8 +55,10 @@ def carry_out(
     class Fake:
         def __init__(self, given: str, settings: Any, **_: Any) -> None:
             self.given = given
-            self.machines = SimpleNamespace(end_all=lambda: None)
             self.console_logs = ()
+
+        def abort(self) -> None:
+            """Nothing runs."""
 
         def perform(self) -> Any:
             result = found[self.given]
@@ -64,7 +68,7 @@ def carry_out(
 
     monkeypatch.setattr(several, "Validating", Fake)
     step = Step(folder)
-    settings = SimpleNamespace(accel="tcg", memory_mb=512)
+    settings = SimpleNamespace(accel="tcg", memory_mb=512, quick=False)
     request.carry_out(step, images, settings, jobs=2, verbose=False)  # type: ignore[arg-type]
     return step
 
@@ -112,8 +116,10 @@ def test_the_table_tells_groups_and_failures() -> None:
 
 
 def test_one_image_at_least_fits() -> None:
-    assert several.fitting(1 << 30) == 1
-    assert several.fitting(512) >= 1
+    settings = Settings(accel=Accel(name="tcg", cpu="max", reason=""), firmware="bios",
+                        memory_mb=512, boot_timeout_s=1, ssh_timeout_s=1)  # fmt: skip
+    assert several.fitting(replace(settings, memory_mb=1 << 30)) == 1
+    assert several.fitting(replace(settings, quick=True)) >= several.fitting(settings) >= 1
 
 
 def test_nothing_to_validate_is_told_before_anything_runs(tmp_path: Path) -> None:
@@ -203,3 +209,29 @@ def test_what_the_guest_announces_is_json(tmp_path: Path) -> None:
 def test_a_guest_that_lets_nobody_in(said: dict[str, Any], words: str) -> None:
     with pytest.raises(CannotRun, match=words):
         first_boot(said, arrived_s=9)
+
+
+# nox -s validate
+
+
+# Loading the file again registers its sessions again.
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("words", "variable", "variants", "others"),
+    [
+        ([], None, None, []),
+        ([], "minimal, production", ["minimal", "production"], []),
+        (["--variants", "minimal", "--firmware", "uefi"], "x", ["minimal"], ["--firmware", "uefi"]),
+    ],
+)
+def test_the_session_takes_variants_and_passes_on_the_rest(
+    words: list[str], variable: str | None, variants: list[str] | None, others: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    noxfile = runpy.run_path(str(ROOT / "noxfile.py"))
+    monkeypatch.delenv("CI_VARIANTS", raising=False)
+    if variable:
+        monkeypatch.setenv("CI_VARIANTS", variable)
+    chosen, rest = noxfile["chosen_variants"](words)
+    assert chosen == (variants or noxfile["VARIANTS"].split(","))
+    assert rest == others
