@@ -21,6 +21,8 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "vexfs.md",
     ROOT / "docs" / "virtual-dsm.md",
+    ROOT / "docs" / "validation.md",
+    ROOT / "docs" / "ci.md",
 )
 MARKED = re.compile(
     r"(?P<head><!-- table: (?P<name>[a-z-]+) -->\n).*?(?P<foot><!-- end of table -->)", re.DOTALL
@@ -94,10 +96,24 @@ def statuses() -> Iterator[Row]:
         yield str(error.exit_code), str(error.__doc__).partition("\n")[0]
 
 
+def checks() -> Iterator[Row]:
+    """What the validator checks, by group, with what its own code adds."""
+    from tasks.validate import pending, wholes
+    from tasks.validate.catalogue import in_groups, load
+
+    yield "group", "what is checked"
+    specs = (*load(), pending.SPEC, *wholes.TWO_CLONES)
+    for group, members in in_groups(specs):
+        yield f"`{group}`", "; ".join(spec.name for spec in members)
+
+
 TABLES: dict[str, Callable[[], Iterable[Row]]] = {
     "tasks": tasks,
     "options-vexfs": functools.partial(options, "vexfs"),
     "options-vdsm": functools.partial(options, "vdsm"),
+    "options-validate": functools.partial(options, "validate"),
+    "checks": checks,
+    "options-ci": functools.partial(options, "ci"),
     "variants": variants,
     "statuses": statuses,
     "differences": differences,

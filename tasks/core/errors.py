@@ -128,3 +128,15 @@ class SeveralFailed(VmbakeError):
         super().__init__(" ".join(map(str, errors)))
         self.errors = tuple(errors)
         self.exit_code = errors[0].exit_code
+
+
+class ValidationFailed(VmbakeError):
+    """An image is not what it should be, or could not be validated."""
+
+    exit_code = 14
+
+
+class PipelineFailed(VmbakeError):
+    """An image was not built, or another part of the pipeline than an image failed."""
+
+    exit_code = 15

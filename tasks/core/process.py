@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypedDict, Unpack
+from typing import IO, Any, TypedDict, Unpack
 
 from tasks.core.crew import waking
 from tasks.core.errors import CommandFailed, TimedOut
@@ -109,6 +109,18 @@ def signal_group(pgid: int, number: signal.Signals) -> None:
         os.killpg(pgid, number)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """The file descriptors of a program that is talked with, as socket.fileno() has them.
+
+    Args:
+        words: its standard input and output; errors: its standard error.
+    """
+
+    words: int
+    errors: int
+
+
 class How(TypedDict, total=False):
     """What may be said about a program that runs to its end.
 
@@ -180,18 +192,22 @@ class Runner:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         pass_fds: Sequence[int] = (),
+        talk: Talk | None = None,
         outlive: bool = False,
     ) -> Iterator[Process]:
         """Start a program that runs beside this one; leaving the block ends it.
 
         Args:
             pass_fds: file descriptors that it inherits.
+            talk: where it reads and writes, instead of nowhere and into the log.
             outlive: it is not tied to this process's life (leaving the block still ends it).
         """
         with self._log() as log:
-            process = self._spawn(
-                argv, env, cwd, subprocess.DEVNULL, log, subprocess.STDOUT, pass_fds, outlive
-            )
+            if talk is None:
+                streams: tuple[Any, Any, int] = (subprocess.DEVNULL, log, subprocess.STDOUT)
+            else:
+                streams = (talk.words, talk.words, talk.errors)
+            process = self._spawn(argv, env, cwd, *streams, pass_fds, outlive)
         try:
             yield process
         finally:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from datetime import UTC, datetime
 
 from tasks.core.capacity import Cost, capacity_of_host
 from tasks.core.crew import Crew, Interrupted, News
 from tasks.core.deadline import Deadline
-from tasks.core.display import Display, Outcome, Row, describe, in_bytes, in_seconds, shown, table
-from tasks.core.errors import BadInput, NoRoom, SeveralFailed, TimedOut, VmbakeError
+from tasks.core.display import Display, Outcome, Row, describe, in_seconds, shown, table
+from tasks.core.errors import SeveralFailed, TimedOut, VmbakeError
 from tasks.core.graph import Node
 from tasks.core.making import Maker
 from tasks.core.plan import Plan
+from tasks.core.preflight import require_sound
 from tasks.core.schedule import Schedule, Verdict
-from tasks.core.stage import Site
-from tasks.core.tools import require_tool
 
 
 class Run:
@@ -47,7 +45,7 @@ class Run:
             VmbakeError: an option is wrong or stages failed; finished stages are kept.
         """
         needed = self.plan.needed()
-        self._check(needed)
+        require_sound(self.site, needed)
         self.store.mark_used(status.result for status in self.plan.status.values() if status.result)
         if needed:
             for folder in self.store.sweep():
@@ -59,27 +57,6 @@ class Run:
         finally:
             self._summarize(time.monotonic() - since)
         return [line for goal in self.plan.graph.goals for line in self._left_by(goal)]
-
-    def _check(self, needed: list[Node]) -> None:
-        """All that can be known to go wrong, before the first slow step, reported together."""
-        problems: list[VmbakeError] = []
-        for node in needed:
-            stage = node.stage
-            if stage.check:
-                problems += [
-                    found if isinstance(found, VmbakeError) else BadInput(found)
-                    for found in stage.check(self.site, **node.arguments)
-                ]
-            for tool in (*stage.tools, *stage.requires):
-                try:
-                    require_tool(tool)
-                except VmbakeError as error:
-                    problems.append(error)
-        room = max((node.stage.room_bytes for node in needed), default=0)
-        problems += lacking_room(self.site, room)
-        if problems:
-            texts = dict.fromkeys(str(problem) for problem in problems)
-            raise type(problems[0])("\n".join(texts))
 
     def _bring_up(self, needed: list[Node]) -> None:
         """Work on all of it at once, as far as it stands on nothing else and there is room."""
@@ -192,18 +169,3 @@ class Run:
             self.display.say(f"{table([*fresh, *self.rows])}\n  total {in_seconds(seconds)}")
         else:
             self.display.say("up to date")
-
-
-def lacking_room(site: Site, needed_bytes: int) -> list[VmbakeError]:
-    """An error if the disk that holds the store has less free space than a stage needs."""
-    site.state.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(site.state).free
-    if free >= needed_bytes:
-        return []
-    return [
-        NoRoom(
-            f"This build needs {in_bytes(needed_bytes)} of free disk space; "
-            f"{site.state} has {in_bytes(free)}.",
-            hint="Free some, or set vmbake.state in invoke.yaml to a bigger disk.",
-        )
-    ]

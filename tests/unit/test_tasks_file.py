@@ -14,19 +14,29 @@ import pytest
 import yaml
 from invoke.config import Config
 
+from tasks.ci.options import OPTIONS as CI
 from tasks.core.executor import place
 from tasks.core.options import Option, choose
 from tasks.core.stage import RUN_OPTIONS
+from tasks.validate.options import OPTIONS as VALIDATE
 from tasks.vdsm.options import OPTIONS as VDSM
 from tasks.vexfs.options import OPTIONS as VEXFS
 
 ROOT = Path(__file__).parents[2]
 EVERY_OPTION = {**VEXFS, **RUN_OPTIONS}
-ALL_ROOMS = [*EVERY_OPTION.values(), *VDSM.values()]
+ALL_ROOMS = [
+    *EVERY_OPTION.values(),
+    *VDSM.values(),
+    *VALIDATE.values(),
+    *CI.values(),
+]
 PUSHING = {"push_to", "accept_eula", "architectures"}
 SESSION = {"command"}
 # Libraries that `inv --list` must not pay for.
-HEAVY = {"docker", "jinja2", "playwright", "pycdlib", "qemu.qmp", "requests", "tqdm", "zstandard"}
+HEAVY = {
+    *("docker", "jinja2", "playwright", "pycdlib", "pytest", "qemu.qmp", "requests"),
+    *("testinfra", "tqdm", "zstandard"),
+}
 
 # Loads the file as Invoke does, and tells what is in it.
 LOADING = """

@@ -17,8 +17,9 @@ sys.modules.pop("tasks", None)
 from invoke.collection import Collection
 from tasks.cache.commands import namespace as cache
 from tasks.core.explain import explain
+from tasks.core.preflight import check
 from tasks.toy import commands
-namespace = Collection(explain)
+namespace = Collection(explain, check)
 namespace.add_collection(cache, name="cache")
 namespace.add_collection(commands.namespace, name="toy")
 """
@@ -79,7 +80,11 @@ def flour(step, kind):
     note(step, f"flour {kind}")
     (step.out / "flour").write_text(mill.grind(kind))
 
-@stage(pre=[flour], reads=lambda **_: [ROOT / "recipe"])
+def too_much(site, *, salt, **_):
+    if salt > 100:
+        yield f"{salt} g of salt are too much."
+
+@stage(pre=[flour], reads=lambda **_: [ROOT / "recipe"], check=too_much)
 def dough(step, salt, wait):
     """Knead dough."""
     note(step, f"dough {salt}")
