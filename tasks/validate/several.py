@@ -11,6 +11,7 @@ from pathlib import Path
 from tasks.artifacts import checks
 from tasks.artifacts.checks import Validation
 from tasks.core import display
+from tasks.core.lazy import load_now
 from tasks.core.process import Runner
 from tasks.core.stage import Step
 from tasks.validate import summary
@@ -60,6 +61,7 @@ def validate_all(
     """
     records = step.site.output / RECORDS
     records.mkdir(parents=True, exist_ok=True)
+    load_now()
     runs = [prepare(one, settings, step, verbose) for one in given]
     with ThreadPoolExecutor(jobs or fitting(settings)) as pool:
         running = {pool.submit(run.perform): run for run in runs}
