@@ -19,6 +19,7 @@ class LazyFinder(MetaPathFinder):
 
     def __init__(self, package: str) -> None:
         self._prefix = f"{package}."
+        self._put_off: list[str] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -29,9 +30,27 @@ class LazyFinder(MetaPathFinder):
         if spec is None or spec.loader is None or spec.submodule_search_locations is not None:
             return spec
         spec.loader = LazyLoader(spec.loader)
+        self._put_off.append(fullname)
         return spec
+
+    def load_rest(self) -> None:
+        """Load all that was put off and has not been used."""
+        for name in self._put_off:
+            if name in sys.modules:
+                getattr(sys.modules[name], "__doc__")  # noqa: B009 - any access loads it
 
 
 def load_lazily(package: str) -> None:
     """Put off loading the modules of `package` from now on; its subpackages load at once."""
     sys.meta_path.insert(0, LazyFinder(package))
+
+
+def load_now() -> None:
+    """Load what was put off, and put nothing off any more; to be called before threads start.
+
+    Two threads that use a module for the first time at once may see it half loaded: LazyLoader
+    takes no lock before Python 3.11.9 and 3.12.3 (python/cpython issue 114763).
+    """
+    for finder in [finder for finder in sys.meta_path if isinstance(finder, LazyFinder)]:
+        sys.meta_path.remove(finder)
+        finder.load_rest()

@@ -53,11 +53,6 @@ class Machines:
         self._running: list[Machine] = []
         self._ended = False
 
-    @property
-    def ended(self) -> bool:
-        """Whether all were ended, and none can start any more."""
-        return self._ended
-
     @contextlib.contextmanager
     def running(self, machine: Machine) -> Iterator[Machine]:
         """Run a machine while the block lasts.

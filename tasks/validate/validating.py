@@ -179,7 +179,10 @@ class Validating:
             except BaseException:
                 self._machines.end_all()
                 raise
-            self._compare(first_boot, second.result())
+            other, lost = second.result()
+        if lost is not None:
+            self._note_unanswered(subject, specs, lost)
+        self._compare(first_boot, other, lost)
 
     def _skip_second(self, specs: tuple[Spec, ...]) -> None:
         """Note what a single boot can't tell."""
@@ -210,8 +213,8 @@ class Validating:
 
     def _second(
         self, subject: Subject, clone: Clone, specs: tuple[Spec, ...]
-    ) -> FirstBoot | VmbakeError:
-        """Boot the second clone twice; an error counts for what only it could tell."""
+    ) -> tuple[FirstBoot | None, VmbakeError | None]:
+        """Boot the second clone twice; what went wrong counts for what only it could tell."""
         boot = None
         try:
             with (
@@ -227,11 +230,8 @@ class Validating:
         except VmbakeError as error:
             if isinstance(error, MachineFailed) and is_tcg_fault(error, self.settings.accel.name):
                 raise
-            # Ended because the first clone has failed, it says nothing about the image.
-            if not self._machines.ended:
-                self._note_unanswered(subject, specs, error)
-            return boot or error
-        return boot
+            return boot, error
+        return boot, None
 
     def _note_unanswered(
         self, subject: Subject, specs: tuple[Spec, ...], error: VmbakeError
@@ -275,13 +275,13 @@ class Validating:
         if checks.lost is not None:
             raise checks.lost
 
-    def _compare(self, one: FirstBoot, other: FirstBoot | VmbakeError) -> None:
-        if isinstance(other, VmbakeError):
+    def _compare(self, one: FirstBoot, other: FirstBoot | None, lost: VmbakeError | None) -> None:
+        if other is not None:
+            for check in wholes.clones_differ(one, other):
+                self._notes.add(check)
+        elif lost is not None:
             for spec in wholes.TWO_CLONES:
-                self._notes.add(unanswered(spec, other))
-            return
-        for check in wholes.clones_differ(one, other):
-            self._notes.add(check)
+                self._notes.add(unanswered(spec, lost))
 
     def _require_untouched(self, subject: Subject) -> None:
         """Check that nothing has written to the artifact.

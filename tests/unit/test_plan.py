@@ -12,7 +12,7 @@ import pytest
 
 from tasks.core.errors import CommandFailed, MissingTool
 from tasks.core.explain import brief
-from tasks.core.lazy import LazyFinder
+from tasks.core.lazy import LazyFinder, load_now
 from tasks.core.plan import LATER, Change, differences
 from tasks.core.versions import version_of
 
@@ -77,7 +77,10 @@ def test_modules_are_loaded_when_they_are_used(
     package = tmp_path / "lazytoy"
     package.mkdir()
     (package / "__init__.py").write_text("LOADED = []\n")
-    (package / "room.py").write_text("import lazytoy\nlazytoy.LOADED.append(__name__)\nX = 1\n")
+    names = ("room", "hall", "yard")
+    for name in names:
+        text = "import lazytoy\nlazytoy.LOADED.append(__name__)\nX = 1\n"
+        (package / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "meta_path", [LazyFinder("lazytoy"), *sys.meta_path])
     try:
@@ -87,6 +90,13 @@ def test_modules_are_loaded_when_they_are_used(
         assert lazytoy.LOADED == []
         assert room.X == 1
         assert lazytoy.LOADED == ["lazytoy.room"]
+
+        importlib.import_module("lazytoy.hall")
+        assert lazytoy.LOADED == ["lazytoy.room"]
+        load_now()
+        assert lazytoy.LOADED == ["lazytoy.room", "lazytoy.hall"]
+        importlib.import_module("lazytoy.yard")
+        assert lazytoy.LOADED[-1] == "lazytoy.yard"
     finally:
-        for name in ("lazytoy", "lazytoy.room"):
+        for name in ("lazytoy", *(f"lazytoy.{name}" for name in names)):
             sys.modules.pop(name, None)
