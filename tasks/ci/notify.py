@@ -67,10 +67,12 @@ def notify(
     done = threading.Event()
 
     def work() -> None:
-        for number, url in enumerate(urls.split(), start=1):
-            if wrong := post(url, body, chosen):
-                told.append(f"webhook {number} was not told: {wrong}")
-        done.set()
+        try:
+            for number, url in enumerate(urls.split(), start=1):
+                if wrong := post(url, body, chosen):
+                    told.append(f"webhook {number} was not told: {wrong}")
+        finally:
+            done.set()
 
     # A server that sends a byte now and then can hold every single wait; not this one.
     threading.Thread(target=work, daemon=True).start()

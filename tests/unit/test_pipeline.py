@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,80 +16,11 @@ import pytest
 from tasks.attest import verification
 from tasks.ci import pipelines
 from tasks.ci.data import ReportData
-from tasks.ci.handover import Order
 from tasks.ci.origin import Origin
-from tasks.ci.rooms import Rooms
 from tasks.core.errors import CannotRun, PipelineFailed, ValidationFailed
-from tasks.core.events import Silent
-from tasks.core.stage import Site
-from tasks.core.store import Store
+from tests.standins.checkout import Checkout, Listener
 
-FAKE_INV = Path(__file__).parents[1] / "standins" / "fake_inv.py"
 SECRET = "https://hooks.example/s3cr3t"
-
-
-class Listener(Silent):
-    """Keeps what stays in view."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.told: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def tell(self, text: str) -> None:
-        self.told.append(text)
-
-
-@dataclass
-class Checkout:
-    """A small checkout whose tasks are the fake's."""
-
-    root: Path
-    env: dict[str, str]
-
-    @property
-    def site(self) -> Site:
-        return Site(root=self.root, state=self.root / ".vmbake", output=self.root / "output")
-
-    @property
-    def into(self) -> Path:
-        return self.root / "output" / "ci"
-
-    def script(self, **script: Any) -> None:
-        (self.root / "script.json").write_text(json.dumps(script))
-
-    def calls(self) -> list[dict[str, Any]]:
-        lines = (self.root / "calls.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-    def order(self, *variants: str, **more: Any) -> Order:
-        words: dict[str, Any] = {
-            "accel": "auto",
-            "origin": Origin(build="7", commit="ab" * 20),
-            "into": self.into,
-            "keep": 3,
-        }
-        return Order(variants=variants or ("minimal", "production"), **{**words, **more})
-
-    def run(self, order: Order | None = None, *, left_s: float = 600) -> ReportData:
-        self.listener = Listener()
-        rooms = Rooms(
-            self.root,
-            self.root / ".vmbake" / "logs" / "ci",
-            lambda: left_s,
-            argv=(sys.executable, "-ISB", str(FAKE_INV)),
-            env={**os.environ, **self.env},
-        )
-        return pipelines.run(
-            order or self.order(),
-            self.site,
-            Store(self.site.state),
-            rooms,
-            self.listener,
-            env=self.env,
-        )
 
 
 @pytest.fixture
@@ -211,6 +141,7 @@ def test_a_validator_that_crashes_passes_nothing(checkout: Checkout) -> None:
     assert isinstance(error_of(data), PipelineFailed)
     assert all("QEMU can't be started." in item.error for item in data.validations)
     assert "validator" in {check.group for check in data.around}
+    assert verification.verify(checkout.into / "7", None).findings == ()
 
 
 def test_an_image_that_was_validated_before_the_crash_keeps_its_result(checkout: Checkout) -> None:
@@ -390,7 +321,7 @@ def test_a_webhook_that_is_not_there_changes_nothing(checkout: Checkout) -> None
 KILLED = """
 import sys
 from pathlib import Path
-from tests.unit.test_pipeline import Checkout
+from tests.standins.checkout import Checkout
 root = Path(sys.argv[1])
 checkout = Checkout(root=root, env={})
 import tasks.ci.handover as handover
