@@ -12,7 +12,6 @@ from tasks.artifacts import checks
 from tasks.artifacts.checks import Validation
 from tasks.core import display
 from tasks.core.capacity import capacity_of_host
-from tasks.core.lazy import load_now
 from tasks.core.process import Runner
 from tasks.core.stage import Step
 from tasks.validate import summary
@@ -65,7 +64,6 @@ def validate_all(
     """
     records = step.site.output / RECORDS
     records.mkdir(parents=True, exist_ok=True)
-    load_now()
     runs = [prepare(one, settings, step, verbose) for one in given]
     with ThreadPoolExecutor(fitting(settings, int(step.params["jobs"]))) as pool:
         running = {pool.submit(run.perform): run for run in runs}
