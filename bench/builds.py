@@ -165,6 +165,14 @@ def build_classic(variant: str, base: Path, house: House, work: Path) -> float:
     accel = choose("auto", house.runner, house.checkout / ".vmbake" / "cache")
     packages = packages_of(house.checkout / CLOUD_INIT, variant)
     folders = (work / "work", work / "output")
-    command = ["bash", CLASSIC, base, house.checkout / SAMPLE, variant, *folders, *packages]
+    command: list[str | Path] = [
+        "bash",
+        CLASSIC,
+        base,
+        house.checkout / SAMPLE,
+        variant,
+        *folders,
+        *packages,
+    ]
     env = {"CLASSIC_ACCEL": accel.name}
     return seconds_of(lambda: house.runner.run(command, env=env, timeout_s=BUILD_TIMEOUT_S))
