@@ -5,10 +5,14 @@ Sessions run in the environment that scripts/bootstrap made; none installs anyth
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from pathlib import Path
 
 import nox
+import nox.command
+import yaml
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "none"
@@ -16,6 +20,7 @@ nox.options.sessions = ["lint", "unit", "integration", "e2e"]
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent
+VARIANTS = "minimal,development,production"
 
 
 @nox.session
@@ -53,6 +58,39 @@ def integration(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Build whole images and boot them; arguments go to pytest."""
     run(session, "pytest", "-m", "e2e", "--timeout=3600", *session.posargs)
+
+
+@nox.session(default=False)
+def validate(session: nox.Session) -> None:
+    """Bake what is missing and validate it; `-- --variants minimal`, then inv validate.image's."""
+    names, words = chosen_variants(session.posargs)
+    # Whatever fails, the rest gets its turn, and the report its data.
+    failed = [name for name in names if not inv(session, "vexfs.image", "--variant", name)]
+    passed = inv(session, "validate.image", *words)
+    reported = inv(session, "ci.report")
+    if failed:
+        session.error(f"not baked: {', '.join(failed)}")
+    if not passed or not reported:
+        session.error("validation or report failed" if passed else "an image did not pass")
+
+
+def chosen_variants(words: list[str]) -> tuple[list[str], list[str]]:
+    """The variants to bake, by flag, environment or invoke.yaml; and the other words."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    settings = yaml.safe_load((ROOT / "invoke.yaml").read_text()).get("ci", {})
+    default = os.environ.get("CI_VARIANTS", settings.get("variants", VARIANTS))
+    parser.add_argument("--variants", default=default)
+    chosen, others = parser.parse_known_args(words)
+    return [name.strip() for name in chosen.variants.split(",") if name.strip()], others
+
+
+def inv(session: nox.Session, *words: str) -> bool:
+    """Run a task of the checkout; whether it succeeded."""
+    try:
+        run(session, "inv", *words)
+    except nox.command.CommandFailed:
+        return False
+    return True
 
 
 @nox.session(default=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,14 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import commands, machines, packing, virtual_dsm
+from bench import builds, commands, machines, packing, picture, virtual_dsm
 from bench.commands import ROOT
 from bench.measure import Comparison, Finding
 from bench.report import as_table, sentence
 from tasks.core.errors import VmbakeError
 from tasks.core.process import Runner
+from tasks.qemu.accel import choose
 
 BENCH = ROOT / ".vmbake" / "bench"
+DOCS = ROOT / "docs"
 # Enough rounds for a median that means something, at a second to a minute for each part.
 PACKING_ROUNDS = 3
 SEED_ROUNDS = 30
@@ -46,17 +49,31 @@ def main() -> int:
         except VmbakeError as error:
             print(f"bench: {error} Log: {error.log or runner.log}", file=sys.stderr)
             return error.exit_code
-    target = BENCH / f"{stamp}.json"
-    target.write_text(json.dumps(record(findings, started, runner), indent=1) + "\n")
+    figures = record(findings, started, runner)
     print(as_table(findings))
-    print(target.relative_to(ROOT))
+    stems = [BENCH / stamp, *([DOCS / "bench"] if options.publish else [])]
+    for stem in stems:
+        print(*keep(figures, stem), sep="\n")
     return 0
+
+
+def keep(figures: dict[str, Any], stem: Path) -> list[Path]:
+    """Write the figures and their picture; returns where, seen from the checkout."""
+    paths = [stem.with_suffix(".json"), stem.with_suffix(".svg")]
+    # What JSON makes of it is what a picture that is drawn again later is made from.
+    text = json.dumps(figures, indent=1) + "\n"
+    paths[0].write_text(text, encoding="utf-8")
+    paths[1].write_text(picture.draw(json.loads(text)), encoding="utf-8")
+    return [path.relative_to(ROOT) for path in paths]
 
 
 def parse() -> argparse.Namespace:
     """The options of `nox -s bench -- …`."""
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the builds (minutes)")
+    parser.add_argument(
+        "--publish", action="store_true", help="write docs/bench.json and docs/bench.svg, too"
+    )
     parser.add_argument(
         "--image", type=Path, metavar="QCOW2", help="what to compress (default: newest in output/)"
     )
@@ -77,7 +94,7 @@ def measured(work: Path, runner: Runner, options: argparse.Namespace) -> Iterato
     if not options.quick:
         yield from machines.measured(work, runner, RESTORE_ROUNDS)
         yield from virtual_dsm.measured(work, runner, START_ROUNDS)
-        yield commands.building(work, runner)
+        yield from builds.measured(work, runner)
 
 
 def newest(paths: Iterable[Path]) -> Path | None:
@@ -93,7 +110,10 @@ def record(findings: Iterable[Finding], started: datetime, runner: Runner) -> di
         "commit": runner.output(["git", "describe", "--always", "--dirty"], cwd=ROOT).strip(),
         "python": platform.python_version(),
         "kernel": platform.release(),
+        "processor": processor(),
         "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "accelerator": choose("auto", runner, ROOT / ".vmbake" / "cache").name,
         "load_average": os.getloadavg(),
         "findings": [
             dataclasses.asdict(finding)
@@ -101,6 +121,15 @@ def record(findings: Iterable[Finding], started: datetime, runner: Runner) -> di
             for finding in findings
         ],
     }
+
+
+def processor() -> str:
+    """The model of the processor, where Linux says it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 sys.exit(main())

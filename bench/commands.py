@@ -1,4 +1,4 @@
-"""What `inv` itself costs, and whole builds in a copy of this checkout."""
+"""What `inv` itself costs, and copies of this checkout to run it in."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from bench.measure import Comparison, Finding, Omission, Way, compare, seconds_of
+from bench.measure import Comparison, Finding, Omission, Way, compare
 from tasks.core.process import Runner
 
 ROOT = Path(__file__).parents[1]
 # An up-to-date run ends at once. One that began to build instead is stopped, not waited for.
 UP_TO_DATE_TIMEOUT_S = 60
-BUILD_TIMEOUT_S = 7200
-SAMPLE_MODULE = Path("samples/vexfs/vexfs.c")
-# A change that survives the compiler, so that every later stage has new input, too.
-CHANGE = '\nMODULE_INFO(bench, "changed");\n'
-CLASSIC_NOTE = (
-    "for orientation only: the classic way (boot, install and compile in the guest, gzip) took "
-    "1,091 s on a two-core machine without KVM; it was not run here"
-)
 
 
 def inv(*words: str) -> list[str]:
@@ -61,29 +53,6 @@ def up_to_date(words: list[str], runner: Runner, rounds: int) -> Finding:
         ),
         Way(name="python -c pass", run=lambda: runner.run([sys.executable, "-c", "pass"])),
         rounds=rounds,
-    )
-
-
-def building(work: Path, runner: Runner) -> Comparison:
-    """The minimal image from nothing, against the same after a change of its source. Once each."""
-    checkout = work / "checkout"
-    copy_checkout(checkout, runner)
-    bake = inv("vexfs.image", "--variant", "minimal")
-
-    def build() -> None:
-        runner.run(bake, cwd=checkout, timeout_s=BUILD_TIMEOUT_S)
-
-    cold_s = seconds_of(build)
-    source = checkout / SAMPLE_MODULE
-    source.write_text(source.read_text() + CHANGE)
-    changed_s = seconds_of(build)
-    return Comparison(
-        what="bake the minimal image",
-        ours="source changed",
-        theirs="from an empty store",
-        our_seconds=(changed_s,),
-        their_seconds=(cold_s,),
-        note=CLASSIC_NOTE,
     )
 
 

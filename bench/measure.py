@@ -22,6 +22,7 @@ class Comparison:
 
     Args:
         sizes: bytes that each way left, by its name; {} if size is not the point.
+        goal: the largest ratio that was aimed at; None: none was.
         note: what a reader of the figure must know.
     """
 
@@ -31,6 +32,7 @@ class Comparison:
     our_seconds: tuple[float, ...]
     their_seconds: tuple[float, ...]
     sizes: dict[str, int] = field(default_factory=dict)
+    goal: float | None = None
     note: str = ""
 
     @property
@@ -64,6 +66,7 @@ def compare(
     *,
     rounds: int,
     sizes: Callable[[], dict[str, int]] = dict,
+    goal: float | None = None,
     note: str = "",
 ) -> Comparison:
     """Run both ways `rounds` times, by turns, so that a busy machine is busy for both.
@@ -81,5 +84,6 @@ def compare(
         our_seconds=our_seconds,
         their_seconds=their_seconds,
         sizes=sizes(),
+        goal=goal,
         note=note,
     )

@@ -10,6 +10,7 @@ from tasks.core.events import Silent
 from tasks.core.process import Runner
 from tasks.core.tools import find_tool
 from tasks.guest import iso
+from tasks.qemu import disk
 from tasks.vexfs import seed
 
 CLASSIC = 'gzip -c "$1" > "$2" && sha256sum "$1" "$2"'
@@ -17,20 +18,23 @@ CLASSIC = 'gzip -c "$1" > "$2" && sha256sum "$1" "$2"'
 
 def packing(image: Path, work: Path, runner: Runner, rounds: int) -> Comparison:
     """zstd and both digests in one pass, against gzip and two runs of sha256sum."""
-    packed, zipped = work / "image.zst", work / "image.gz"
+    # As it is before vmbake compresses its clusters: what the other way would start from.
+    plain, packed, zipped = work / "plain.qcow2", work / "image.zst", work / "image.gz"
+    disk.convert(runner, image, "qcow2", plain, "qcow2")
     return compare(
         f"compress + checksum {image.name}",
         Way(
             name="zstd, digests on the way",
-            run=lambda: compress(image, packed, method="zstd", reporter=Silent()),
+            run=lambda: compress(plain, packed, method="zstd", reporter=Silent()),
         ),
         Way(
             name="gzip -c, 2 x sha256sum",
-            run=lambda: runner.run(["sh", "-c", CLASSIC, "sh", image, zipped]),
+            run=lambda: runner.run(["sh", "-c", CLASSIC, "sh", plain, zipped]),
         ),
         rounds=rounds,
+        goal=1 / 10,
         sizes=lambda: {
-            "image": image.stat().st_size,
+            "image": plain.stat().st_size,
             "zstd, digests on the way": packed.stat().st_size,
             "gzip -c, 2 x sha256sum": zipped.stat().st_size,
         },
@@ -58,6 +62,7 @@ def seeding(work: Path, runner: Runner, rounds: int) -> Finding:
         Way(name="pycdlib, in process", run=lambda: iso.write_seed(target, files)),
         Way(name=Path(command[0]).name, run=lambda: runner.run(command)),
         rounds=rounds,
+        goal=1 / 10,
         note="the other way includes the start of its program, as a build pays for it",
     )
 

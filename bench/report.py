@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bench.measure import Comparison, Finding, Omission
 from tasks.core.display import in_bytes
 
-HEADINGS = ("what", "vmbake", "other way", "ratio", "rounds")
+HEADINGS = ("what", "vmbake", "other way", "ratio", "goal", "rounds")
 
 
 def sentence(finding: Finding) -> str:
@@ -35,9 +35,10 @@ def row(found: Comparison) -> tuple[str, ...]:
     """The cells of one comparison."""
     return (
         found.what,
-        f"{in_time(statistics.median(found.our_seconds))} {found.ours}",
-        f"{in_time(statistics.median(found.their_seconds))} {found.theirs}",
+        f"{with_spread(found.our_seconds)} {found.ours}",
+        f"{with_spread(found.their_seconds)} {found.theirs}",
         f"{found.ratio:.3f}",
+        "" if found.goal is None else f"{found.goal:.3f}",
         str(len(found.our_seconds)),
     )
 
@@ -53,6 +54,14 @@ def remarks(finding: Finding) -> list[str]:
     if finding.note:
         lines.append(f"{finding.what}: {finding.note}")
     return lines
+
+
+def with_spread(seconds: Sequence[float]) -> str:
+    """The median, and behind it the fastest and the slowest round if there were several."""
+    median = in_time(statistics.median(seconds))
+    if len(seconds) == 1:
+        return median
+    return f"{median} ({in_time(min(seconds))} to {in_time(max(seconds))})"
 
 
 def in_time(seconds: float) -> str:

@@ -21,6 +21,8 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "vexfs.md",
     ROOT / "docs" / "virtual-dsm.md",
+    ROOT / "docs" / "validation.md",
+    ROOT / "docs" / "ci.md",
 )
 MARKED = re.compile(
     r"(?P<head><!-- table: (?P<name>[a-z-]+) -->\n).*?(?P<foot><!-- end of table -->)", re.DOTALL
@@ -73,21 +75,48 @@ def variants() -> Iterator[Row]:
         yield f"`{name}`", ", ".join(packages) or "none", ", ".join(files) or "none"
 
 
+def differences() -> Iterator[Row]:
+    """What may differ between images of the two engines."""
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "tests" / "e2e" / "differences.toml").read_text())
+    yield "path", "why"
+    for entry in listed["difference"]:
+        yield f"`{entry['path']}`", entry["why"]
+
+
 def statuses() -> Iterator[Row]:
     """Every exit status and its cause."""
     from tasks.core.errors import VmbakeError
 
     yield "status", "cause"
-    for error in sorted(VmbakeError.__subclasses__(), key=lambda each: each.exit_code):
+    # Who has no status of his own takes that of the first of several.
+    causes = [error for error in VmbakeError.__subclasses__() if "exit_code" in vars(error)]
+    for error in sorted(causes, key=lambda each: each.exit_code):
         yield str(error.exit_code), str(error.__doc__).partition("\n")[0]
+
+
+def checks() -> Iterator[Row]:
+    """What the validator checks, by group, with what its own code adds."""
+    from tasks.validate import pending, wholes
+    from tasks.validate.catalogue import in_groups, load
+
+    yield "group", "what is checked"
+    specs = (*load(), pending.SPEC, *wholes.TWO_CLONES)
+    for group, members in in_groups(specs):
+        yield f"`{group}`", "; ".join(spec.name for spec in members)
 
 
 TABLES: dict[str, Callable[[], Iterable[Row]]] = {
     "tasks": tasks,
     "options-vexfs": functools.partial(options, "vexfs"),
     "options-vdsm": functools.partial(options, "vdsm"),
+    "options-validate": functools.partial(options, "validate"),
+    "checks": checks,
+    "options-ci": functools.partial(options, "ci"),
     "variants": variants,
     "statuses": statuses,
+    "differences": differences,
 }
 
 

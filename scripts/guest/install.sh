@@ -1,6 +1,6 @@
-# Installs the compiled module and tool, and proves that they work here. Given by the caller as
-# variables: MODULE (file name), TOOL (file name); both files lie in /run/vmbake/results.
-# seal.sh goes on from here in the same shell.
+# Installs the compiled module and tool. Given by the caller as variables: MODULE (file name), TOOL (file
+# name); both files lie in /run/vmbake/results; and KVER, the kernel to install for; empty: the one that
+# runs. try.sh, in a build VM, and seal.sh go on from here in the same shell.
 # shellcheck shell=sh
 set -eu
 
@@ -10,7 +10,7 @@ cloud-init clean --logs --machine-id --seed &
 clean=$!
 
 results=/run/vmbake/results
-kver=$(uname -r)
+kver=${KVER:-$(uname -r)}
 name=${MODULE%.ko}
 
 install -D -m 0644 "$results/$MODULE" "/lib/modules/$kver/extra/vexfs/$MODULE"
@@ -21,13 +21,10 @@ if [ "$name" != vexfs ]; then
     sed -i "s/^MODULE=.*/MODULE=$name/" /etc/vexfs/vexfs.conf
 fi
 
-modprobe "$name"
-/usr/local/bin/vexfs-mount-helper mount
-/usr/local/bin/vexfs-mount-helper status || true
-/usr/local/bin/vexfs-mount-helper unmount
-modprobe -r "$name"
+# The place is there before the first mount, whoever mounts first.
+(. /etc/vexfs/vexfs.conf && mkdir -p "$MOUNT_POINT")
 systemctl is-enabled vexfs.service > /dev/null
 
 echo "kernel=$kver"
-echo "vermagic=$(modinfo -F vermagic "$name")"
+echo "vermagic=$(modinfo -k "$kver" -F vermagic "$name")"
 echo "tool_version=$(vexctl --version)"

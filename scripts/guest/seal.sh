@@ -1,6 +1,5 @@
-# Removes what identifies this build and this machine, then makes the root file system clean and
-# read-only, so that nothing can be written after this. The last thing that runs in a build VM, after
-# install.sh in the same shell.
+# Removes what identifies this build and this machine. Goes on from install.sh in the same shell; in a
+# build VM freeze.sh follows.
 # The list follows virt-sysprep's operations as far as they apply to a fresh cloud image.
 # shellcheck shell=sh
 set -eu
@@ -20,6 +19,10 @@ rm -f /root/.*_history /home/*/.*_history /root/.lesshst /root/.wget-hsts
 # Who this machine is.
 # shellcheck disable=SC2154 # install.sh started it
 wait "$clean"
+# What cloud-init writes where systemd runs; elsewhere it removes the file, and a root that is mounted
+# read-only at first could not get a new one.
+echo uninitialized > /etc/machine-id
+chmod 444 /etc/machine-id
 rm -f /etc/ssh/ssh_host_*
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
 rm -rf /var/lib/cloud /var/lib/dhcp/* /var/lib/NetworkManager/* /var/lib/systemd/network/*
@@ -40,17 +43,3 @@ rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /var/crash/* /var/mail/* /var/spool/mail/*
 
 # Removed packages whose settings are left are listed, too; they are not installed (ii).
 dpkg-query -W -f '${db:Status-Abbrev}package=${binary:Package} ${Version}\n' | sed -n 's/^ii //p'
-
-swapoff -a
-umount /boot/efi 2> /dev/null || true
-sync
-fstrim / || true
-# Read-only in one stroke: journal written, superblock clean, and nothing can be written any more.
-# The kernel does it in the background and tells nobody when it is done: look, for a minute at most.
-echo u > /proc/sysrq-trigger
-looks=600
-until grep -q '^[^ ]* / [^ ]* ro[, ]' /proc/mounts || [ "$looks" -eq 0 ]; do
-    sleep 0.1
-    looks=$((looks - 1))
-done
-[ "$looks" -eq 0 ] || echo sealed=yes

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.artifacts.checks import Validation
+from tasks.artifacts.checks import Check, Validation
+
+PIPELINE = "pipeline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class ReportData:
         started: ISO 8601, UTC.
         seconds: how long the run took.
         host: what to know of the machine, name and value.
+        around: what was checked beside the images: the machine, the source, the artifacts.
     """
 
     title: str
@@ -91,6 +94,7 @@ class ReportData:
     started: str
     seconds: float
     host: tuple[tuple[str, str], ...] = ()
+    around: tuple[Check, ...] = ()
     validations: tuple[Validation, ...] = ()
     timelines: tuple[Timeline, ...] = ()
     sizes: tuple[Size, ...] = ()
@@ -99,10 +103,7 @@ class ReportData:
 
     @property
     def judged(self) -> tuple[Validation, ...]:
-        """All validations, and one for each image that could not be built.
-
-        JUnit and annotations are to be made from these, so that no failed build gets lost.
-        """
+        """All validations, and one for each image that could not be built."""
         validated = {item.image for item in self.validations}
         failed = [
             not_built(timeline, stage, self.started)
@@ -113,9 +114,31 @@ class ReportData:
         return (*self.validations, *failed)
 
     @property
+    def everything(self) -> tuple[Validation, ...]:
+        """What was checked around the images as if it were one, then the images.
+
+        JUnit and annotations are to be made from these, so that nothing that failed gets lost.
+        """
+        if not self.around:
+            return self.judged
+        run = Validation(
+            image=PIPELINE,
+            sha256="",
+            size_bytes=0,
+            variant=PIPELINE,
+            version="",
+            accel="",
+            firmware="",
+            started=self.started,
+            seconds=sum(check.seconds for check in self.around),
+            checks=self.around,
+        )
+        return (run, *self.judged)
+
+    @property
     def passed(self) -> bool:
-        """Whether there are images and all of them passed."""
-        return bool(self.judged) and all(item.passed for item in self.judged)
+        """Whether there are images, all of them passed, and nothing failed around them."""
+        return bool(self.judged) and all(item.passed for item in self.everything)
 
 
 def not_built(timeline: Timeline, stage: Stage, started: str) -> Validation:

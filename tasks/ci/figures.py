@@ -19,6 +19,8 @@ def verdict(data: ReportData) -> str:
     bad = sum(not item.passed for item in data.judged)
     if not total:
         return "No image was validated"
+    if not bad and not data.passed:
+        return "The images passed, but not all around them"
     if not bad:
         return f"All {total} images passed" if total > 1 else "The image passed"
     return f"{bad} of {total} images failed" if total > 1 else "The image failed"

@@ -87,11 +87,13 @@ def blocks(data: ReportData) -> Iterator[str]:
     yield headline(data)
     yield from image_table(data, names)
     yield from group_table(data, names)
-    found = problems(data.judged)
+    yield from around_table(data.around)
+    found = problems(data.everything)
     if found:
         yield "\n### What failed\n"
+    named = labels(data.everything)
     for problem in found:
-        yield details(problem, data.judged, names)
+        yield details(problem, data.everything, named)
     yield from size_table(data.sizes)
 
 
@@ -146,6 +148,16 @@ def group_table(data: ReportData, names: Sequence[str]) -> Iterator[str]:
             for group in groups
         )
         yield row((plain(name), *cells))
+
+
+def around_table(around: Sequence[Check]) -> Iterator[str]:
+    """What was checked beside the images."""
+    if not around:
+        return
+    yield "\n### Around the images\n\n| | group | check | |\n|:-:|:--|:--|:--|"
+    for check in around:
+        said = check.reason or check.output.partition("\n")[0]
+        yield row((SYMBOLS[check.outcome], plain(check.group), plain(check.name), plain(said)))
 
 
 def row(cells: Iterable[str]) -> str:

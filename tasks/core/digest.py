@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class Digests:
     def __init__(self, memory: Path) -> None:
         self._memory = memory
         self._known: dict[str, list[object]] | None = None
+        self._lock = threading.Lock()
 
     def of(self, path: Path) -> str:
         """SHA256 of a file's content.
@@ -47,8 +49,9 @@ class Digests:
         """
         if not worth_remembering(path):
             return sha256_of(path)
-        known, sign = self._load(), signature(path)
-        entry = known.get(str(path))
+        sign = signature(path)
+        with self._lock:
+            entry = self._load().get(str(path))
         if entry and entry[:-1] == sign:
             return str(entry[-1])
         digest = sha256_of(path)
@@ -60,12 +63,14 @@ class Digests:
         """Take `digest` as that of the file as it is now; the caller has just computed it."""
         if not worth_remembering(path):
             return
-        known = self._load()
-        known[str(path)] = [*signature(path), digest]
-        self._memory.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._memory.with_name(f"{self._memory.name}.{os.getpid()}")
-        aside.write_text(json.dumps({k: v for k, v in known.items() if Path(k).exists()}))
-        aside.replace(self._memory)
+        sign = signature(path)
+        with self._lock:
+            known = self._load()
+            known[str(path)] = [*sign, digest]
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            aside = self._memory.with_name(f"{self._memory.name}.{os.getpid()}")
+            aside.write_text(json.dumps({k: v for k, v in known.items() if Path(k).exists()}))
+            aside.replace(self._memory)
 
     def _load(self) -> dict[str, list[object]]:
         if self._known is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
-from tasks.core.errors import VmbakeError
+from tasks.core.errors import SeveralFailed, VmbakeError
 from tasks.core.events import StageReporter
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Display(Protocol):
         """A stage begins; its reports go to what is returned."""
 
     def end(self, row: Row) -> None:
-        """The stage that began last has ended, or was found fresh."""
+        """A stage has ended, or is open and stays so, or was found fresh."""
 
     def say(self, text: str) -> None:
         """A line about the run as a whole."""
@@ -59,6 +59,7 @@ class Plain:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lock = threading.Lock()
 
     def start(self, name: str) -> StageReporter:
         self.say(f"{name}: started")
@@ -69,7 +70,10 @@ class Plain:
             self.say(f"{row.name}: {row.outcome} after {row.seconds:.1f} s")
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        # In one piece: stages that run at the same time write lines at the same time.
+        with self._lock:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
 
 
 class PlainReporter:
@@ -106,16 +110,16 @@ class Terminal:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._running: TerminalReporter | None = None
+        self._running: dict[str, TerminalReporter] = {}
 
     def start(self, name: str) -> StageReporter:
-        self._running = TerminalReporter(name, self._stream)
-        return self._running
+        reporter = self._running[name] = TerminalReporter(name, self._stream)
+        return reporter
 
     def end(self, row: Row) -> None:
-        if self._running:
-            self._running.close()
-            self._running = None
+        if reporter := self._running.pop(row.name, None):
+            reporter.close()
+            close_gaps()
         if row.outcome != "fresh":
             mark = "✔" if row.outcome == "done" else "✘"
             self.say(f"{mark} {row.name}  {in_seconds(row.seconds)}")
@@ -204,6 +208,8 @@ class TerminalReporter:
 
     def _draw(self) -> None:
         with self._lock:
+            if self._closed.is_set():
+                return  # a live stage may go on reporting when it is closed
             seconds = in_seconds(time.monotonic() - self._since)
             text = f" · {self._text}" if self._text else ""
             if self._hidden:
@@ -214,6 +220,19 @@ class TerminalReporter:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def close_gaps() -> None:
+    """Have the lines that are left follow each other; tqdm leaves a line empty that has ended."""
+    from tqdm import tqdm
+
+    with tqdm.get_lock():  # type: ignore[no-untyped-call]
+        lines = sorted(vars(tqdm).get("_instances", ()), key=lambda line: abs(line.pos))
+        for place, line in enumerate(lines):
+            if abs(line.pos) != place:
+                line.clear(nolock=True)
+                line.pos = -place
+                line.refresh(nolock=True)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -234,6 +253,8 @@ def took(row: Row) -> str:
 
 def describe(error: VmbakeError) -> str:
     """An error for people: its paragraph, the last lines of the log that matter, the log."""
+    if isinstance(error, SeveralFailed):
+        return "\n\n".join(dict.fromkeys(map(describe, error.errors)))
     parts = [f"error: {error.what}"]
     if error.tail:
         parts.append("\n".join(f"  | {line}" for line in error.tail))

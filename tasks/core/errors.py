@@ -6,6 +6,7 @@ is the hint. Anything that is not a VmbakeError is a bug in vmbake and keeps its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,24 @@ class ProvisionFailed(VmbakeError):
     """DSM's wizard did not take what it was told, or is not the wizard that we know."""
 
     exit_code = 13
+
+
+class SeveralFailed(VmbakeError):
+    """Stages that do not stand on each other failed in one run; the first decides the status."""
+
+    def __init__(self, errors: Sequence[VmbakeError]) -> None:
+        super().__init__(" ".join(map(str, errors)))
+        self.errors = tuple(errors)
+        self.exit_code = errors[0].exit_code
+
+
+class ValidationFailed(VmbakeError):
+    """An image is not what it should be, or could not be validated."""
+
+    exit_code = 14
+
+
+class PipelineFailed(VmbakeError):
+    """An image was not built, or another part of the pipeline than an image failed."""
+
+    exit_code = 15

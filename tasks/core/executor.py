@@ -1,4 +1,4 @@
-"""vmbake's Invoke executor: runs stale stages only, in order, and says what it does.
+"""vmbake's Invoke executor: runs stale stages only, and says what it does.
 
 invoke.yaml names it as `tasks.executor_class`.
 """
@@ -66,14 +66,16 @@ class Executor(InvokeExecutor):
     def _run(self, calls: list[Call], shown: display.Display) -> None:
         """Bring the stages up to date and print what they left."""
         if calls:
-            for line in Run(self._plan(calls), shown).perform():
+            with Store(site_of(self.config).state).in_use():
+                lines = Run(self._plan(calls), shown).perform()
+            for line in lines:
                 print(line)
 
     def _plan(self, calls: list[Call]) -> Plan:
-        graph = build(calls, self.config)
+        site = site_of(self.config)
+        graph = build(calls, self.config, site)
         if graph.problems:
             raise BadInput("\n".join(graph.problems))
-        site = site_of(self.config)
         return Plan(graph=graph, site=site, store=Store(site.state)).observe()
 
     def _context(self, call: Call) -> Any:

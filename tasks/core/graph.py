@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from invoke.tasks import Call
 
 from tasks.core.options import Value, choose, told
-from tasks.core.stage import RUN_OPTIONS, Stage, as_call, calls_before, qualified_name
+from tasks.core.stage import (
+    OF_THE_WHOLE_RUN,
+    RUN_OPTIONS,
+    Site,
+    Stage,
+    as_call,
+    calls_before,
+    qualified_name,
+)
 
 if TYPE_CHECKING:
     from invoke.config import Config
@@ -23,6 +32,10 @@ class Node:
     name: str
     params: Mapping[str, Value]
     parents: tuple[Node, ...]
+
+    @property
+    def is_live(self) -> bool:
+        return self.stage.is_live
 
     @property
     def arguments(self) -> dict[str, Value]:
@@ -62,8 +75,47 @@ class Graph:
     goals: list[Node] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    def labels(self) -> dict[Node, str]:
+        """What each node is called among the others: by its name, and what tells it from others.
 
-def build(calls: Iterable[Call], config: Config) -> Graph:
+        Two variants of an image in one run have stages of the same names.
+        """
+        called: defaultdict[str, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            called[node.name].append(node)
+        labels = {nodes[0]: name for name, nodes in called.items() if len(nodes) == 1}
+        values = self._values() if len(labels) < len(self.nodes) else {}
+        for name, nodes in called.items():
+            if len(nodes) > 1:
+                marks = distinctions([values[node] for node in nodes])
+                labels |= {
+                    node: f"{name} ({mark})" for node, mark in zip(nodes, marks, strict=True)
+                }
+        return labels
+
+    def _values(self) -> dict[Node, dict[str, str]]:
+        """The values of each node, as they may be told, and of all that it stands on."""
+        values: dict[Node, dict[str, str]] = {}
+        for node in self.nodes:
+            told = node.told
+            own = {name: str(told[name]) for name in node.arguments}
+            below = {name: value for one in node.parents for name, value in values[one].items()}
+            values[node] = {**below, **own}
+        return values
+
+
+def distinctions(values: list[dict[str, str]]) -> list[str]:
+    """For each of several sets of values, those in which it is not like the others."""
+    names = dict.fromkeys(name for each in values for name in each)
+    differing = [name for name in names if len({each.get(name) for each in values}) > 1]
+    words = [", ".join(each[name] for name in differing if name in each) for each in values]
+    return [
+        f"{word} {number}".strip() if not word or words.count(word) > 1 else word
+        for number, word in enumerate(words, start=1)
+    ]
+
+
+def build(calls: Iterable[Call], config: Config, site: Site) -> Graph:
     """Expand the calls and all that they stand on.
 
     A value given to a task is given to each of its pre-tasks that has a parameter of that name,
@@ -73,7 +125,7 @@ def build(calls: Iterable[Call], config: Config) -> Graph:
     graph = Graph()
     known: dict[tuple[Any, ...], Node] = {}
     for call in calls:
-        graph.goals += _expand(call, {}, config, graph, known)
+        graph.goals += _expand(call, {}, config, site, graph, known)
     return graph
 
 
@@ -81,6 +133,7 @@ def _expand(
     call: Call,
     inherited: Mapping[str, Value],
     config: Config,
+    site: Site,
     graph: Graph,
     known: dict[tuple[Any, ...], Node],
 ) -> tuple[Node, ...]:
@@ -97,12 +150,16 @@ def _expand(
         if chosen.problem and chosen.problem not in graph.problems:
             graph.problems.append(chosen.problem)
     arguments = {name: value for name, value in params.items() if name not in RUN_OPTIONS}
-    others = stage.instead(**arguments) if stage.instead else None
+    others = stage.instead(site, **arguments) if stage.instead else None
     before = calls_before(stage) if others is None else map(as_call, others)
-    parents = tuple(node for pre in before for node in _expand(pre, given, config, graph, known))
+    parents = tuple(
+        node for pre in before for node in _expand(pre, given, config, site, graph, known)
+    )
     if others is not None:
         return parents
-    key = (qualified_name(stage), tuple(sorted(params.items())), tuple(map(id, parents)))
+    # Said of one goal, these hold for the run, and make no other stages of those that goals share.
+    values = tuple(item for item in sorted(params.items()) if item[0] not in OF_THE_WHOLE_RUN)
+    key = (qualified_name(stage), values, tuple(map(id, parents)))
     if key not in known:
         known[key] = Node(stage=stage, name=key[0], params=params, parents=parents)
         graph.nodes.append(known[key])

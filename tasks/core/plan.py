@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -59,6 +60,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._code = CodeMemory(self.site.cache / "code.json")
+        # Stages at work look again, too: what is remembered of files and programs is common to all.
+        self._looking = threading.Lock()
 
     def observe(self) -> Plan:
         """Look at all nodes, from the ground up."""
@@ -68,10 +71,11 @@ class Plan:
 
     def look(self, node: Node) -> Status:
         """Determine (again) the status of one node; its parents have been looked at."""
-        inputs = self._inputs(node)
-        key = "" if LATER in inputs.values() else digest_of(inputs)
-        self.status[node] = self._judge(node, inputs, key)
-        return self.status[node]
+        with self._looking:
+            inputs = self._inputs(node)
+            key = "" if LATER in inputs.values() else digest_of(inputs)
+            status = self.status[node] = self._judge(node, inputs, key)
+        return status
 
     def needed(self) -> list[Node]:
         """The nodes that a run has to work on: from the goals down to what is fresh."""
@@ -83,6 +87,19 @@ class Plan:
                 needed.add(node)
                 waiting += node.parents
         return [node for node in self.graph.nodes if node in needed]
+
+    def ground_of(self, node: Node) -> list[dict[str, str]]:
+        """The stored results that a node was made from, also through live stages."""
+        found: dict[tuple[str, str], None] = {}
+        for parent in node.parents:
+            result = self.status[parent].result
+            if result:
+                found[result.record["stage"], result.record["key"]] = None
+            if parent.is_live:
+                found |= dict.fromkeys(
+                    (entry["stage"], entry["key"]) for entry in self.ground_of(parent)
+                )
+        return [{"stage": stage, "key": key} for stage, key in found]
 
     def _judge(self, node: Node, inputs: Mapping[str, str], key: str) -> Status:
         stage = node.stage

@@ -18,8 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypedDict, Unpack
+from typing import IO, Any, TypedDict, Unpack
 
+from tasks.core.crew import waking
 from tasks.core.errors import CommandFailed, TimedOut
 from tasks.core.tools import require_tool
 
@@ -87,6 +88,10 @@ class Process:
         # Python would warn that nobody waits for it.
         self.popen.returncode = 0
 
+    def stop_aside(self) -> None:
+        """Begin to end it, and don't wait for that."""
+        threading.Thread(target=self.stop, daemon=True).start()
+
     def stop(self, grace_s: float = GRACE_S) -> None:
         """End it and all it started: ask, wait `grace_s` seconds, kill. Harmless if it is gone."""
         if self.popen.poll() is None:
@@ -102,6 +107,18 @@ def signal_group(pgid: int, number: signal.Signals) -> None:
     """Signal a process group that start_new_session made; nothing happens if it is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pgid, number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """The file descriptors of a program that is talked with, as socket.fileno() has them.
+
+    Args:
+        words: its standard input and output; errors: its standard error.
+    """
+
+    words: int
+    errors: int
 
 
 class How(TypedDict, total=False):
@@ -175,18 +192,22 @@ class Runner:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         pass_fds: Sequence[int] = (),
+        talk: Talk | None = None,
         outlive: bool = False,
     ) -> Iterator[Process]:
         """Start a program that runs beside this one; leaving the block ends it.
 
         Args:
             pass_fds: file descriptors that it inherits.
+            talk: where it reads and writes, instead of nowhere and into the log.
             outlive: it is not tied to this process's life (leaving the block still ends it).
         """
         with self._log() as log:
-            process = self._spawn(
-                argv, env, cwd, subprocess.DEVNULL, log, subprocess.STDOUT, pass_fds, outlive
-            )
+            if talk is None:
+                streams: tuple[Any, Any, int] = (subprocess.DEVNULL, log, subprocess.STDOUT)
+            else:
+                streams = (talk.words, talk.words, talk.errors)
+            process = self._spawn(argv, env, cwd, *streams, pass_fds, outlive)
         try:
             yield process
         finally:
@@ -245,7 +266,7 @@ class Runner:
             try:
                 if on_start:
                     on_start(process)
-                with ending_after(limit_s, process) as expired:
+                with ending_after(limit_s, process) as expired, waking(process.stop_aside):
                     if isinstance(stdin, bytes):
                         feed(process.popen, stdin)
                     assert process.popen.stdout is not None

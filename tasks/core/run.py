@@ -1,29 +1,21 @@
-"""Brings a plan's goals up to date: runs what is stale, keeps every finished stage."""
+"""Brings a plan's goals up to date: runs what is stale, several at a time, keeps what finished."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import functools
 import os
-import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
+from tasks.core.capacity import Cost, capacity_of_host
+from tasks.core.crew import Crew, Interrupted, News
 from tasks.core.deadline import Deadline
-from tasks.core.display import Display, Outcome, Row, in_bytes, in_seconds, shown, table
-from tasks.core.errors import BadInput, CommandFailed, NoRoom, VmbakeError
+from tasks.core.display import Display, Outcome, Row, describe, in_seconds, shown, table
+from tasks.core.errors import SeveralFailed, TimedOut, VmbakeError
 from tasks.core.graph import Node
-from tasks.core.plan import Plan, Status
-from tasks.core.process import Runner, tail_of
-from tasks.core.stage import Site, Step
-from tasks.core.store import new_record
-from tasks.core.tools import require_tool
-
-FULL_DISK = "No space left on device"
+from tasks.core.making import Maker
+from tasks.core.plan import Plan
+from tasks.core.preflight import require_sound
+from tasks.core.schedule import Schedule, Verdict
 
 
 class Run:
@@ -34,190 +26,134 @@ class Run:
         self.store = plan.store
         self.site = plan.site
         self.display = display
+        self.labels = plan.graph.labels()
         self.rows: list[Row] = []
-        self.live: dict[Node, Any] = {}
-        self.shown: dict[Node, list[str]] = {}
-        self.closing: dict[Node, contextlib.ExitStack] = {}
+        self.failures: list[BaseException] = []
+        self.since: dict[Node, float] = {}
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        self.deadline = Deadline(min(int(goal.params["timeout"]) for goal in plan.graph.goals))
-        self.logs = self.store.logs / f"{started}.{os.getpid()}"
+        goals = plan.graph.goals
+        self.deadline = Deadline(min(int(goal.params["timeout"]) for goal in goals))
+        self.jobs = [int(goal.params["jobs"]) for goal in goals]
+        logs = self.store.logs / f"{started}.{os.getpid()}"
+        self.maker = Maker(plan, self.labels, self.deadline, logs)
+        self.crew: Crew[Node] = Crew()
 
     def perform(self) -> list[str]:
-        """Run what is needed, in order; returns what the goals left, for stdout.
+        """Run what is needed; returns what the goals left, for stdout.
 
         Raises:
-            VmbakeError: an option is wrong or a stage failed; finished stages are kept.
+            VmbakeError: an option is wrong or stages failed; finished stages are kept.
         """
         needed = self.plan.needed()
-        self._check(needed)
+        require_sound(self.site, needed)
+        self.store.mark_used(status.result for status in self.plan.status.values() if status.result)
         if needed:
             for folder in self.store.sweep():
                 self.display.say(f"removed what a killed run left: {folder.name}")
         since = time.monotonic()
         try:
             with self.deadline.enforced():
-                self._bring_up_all(needed)
+                self._bring_up(needed)
         finally:
-            self._close_live(still_needed=[])
             self._summarize(time.monotonic() - since)
         return [line for goal in self.plan.graph.goals for line in self._left_by(goal)]
 
-    def _bring_up_all(self, needed: list[Node]) -> None:
-        for position, node in enumerate(needed):
-            self.plan.look(node)
-            # A live stage waits for the first that really needs it.
-            if not node.stage.is_live or node in self.plan.graph.goals:
-                self._bring_up(node)
-            self._close_live(still_needed=needed[position + 1 :])
-
-    def _check(self, needed: list[Node]) -> None:
-        """All that can be known to go wrong, before the first slow step, reported together."""
-        problems: list[VmbakeError] = []
-        for node in needed:
-            stage = node.stage
-            if stage.check:
-                problems += [
-                    found if isinstance(found, VmbakeError) else BadInput(found)
-                    for found in stage.check(self.site, **node.arguments)
-                ]
-            for tool in (*stage.tools, *stage.requires):
-                try:
-                    require_tool(tool)
-                except VmbakeError as error:
-                    problems.append(error)
-        room = max((node.stage.room_bytes for node in needed), default=0)
-        problems += lacking_room(self.site, room)
-        if problems:
-            texts = dict.fromkeys(str(problem) for problem in problems)
-            raise type(problems[0])("\n".join(texts))
-
-    def _bring_up(self, node: Node) -> None:
-        """Make one node's result, unless it turns out that nothing it stands on changed."""
-        status = self.plan.status[node]
-        if status.state == "fresh":
-            self.rows.append(Row(name=node.name, outcome="fresh", seconds=0))
-            return
-        for parent in node.parents:
-            if parent.stage.is_live and parent not in self.live:
-                self._bring_up(parent)
-        since = time.monotonic()
-        reporter = self.display.start(node.name)
-        outcome: Outcome = "failed"
+    def _bring_up(self, needed: list[Node]) -> None:
+        """Work on all of it at once, as far as it stands on nothing else and there is room."""
+        schedule = Schedule(
+            needed,
+            self.plan.graph.goals,
+            # As few as any of the goals asks for.
+            capacity=min((capacity_of_host(jobs) for jobs in self.jobs), key=lambda c: c.stages),
+            cost=self._cost,
+            look=self._look,
+        )
         try:
-            match node.stage.kind:
-                case "stored":
-                    self._make(status, reporter)
-                case "live":
-                    self._open_live(node, reporter)
-                case "action":
-                    self._act(node, reporter)
-            outcome = "done"
-        except (KeyboardInterrupt, SystemExit):
+            self._work_off(schedule)
+        except BaseException as error:
+            # Ctrl-C, a signal, no more time.
+            for news in self.crew.end():
+                self._note(news)
+            if not isinstance(error, TimedOut):
+                raise
+            self.failures.append(error)
+        self._raise_failures()
+
+    def _work_off(self, schedule: Schedule[Node]) -> None:
+        while True:
+            orders = schedule.step()
+            for verb, node in orders:
+                if verb == "close":
+                    self.crew.close(node)
+                else:
+                    self._start(node)
+            if not orders and not schedule.busy:
+                return
+            news = self.crew.next()
+            self._note(news)
+            if news.opened:
+                schedule.opened(news.work)
+            else:
+                schedule.over(news.work, failed=news.error is not None)
+
+    def _cost(self, node: Node) -> Cost:
+        return node.stage.cost(self.site, **node.arguments) if node.stage.cost else Cost()
+
+    def _look(self, node: Node) -> Verdict:
+        """Whether a stage must be made, now that all it stands on is there."""
+        try:
+            status = self.plan.look(node)
+        except VmbakeError as error:
+            self.failures.append(error)
+            return "failed"
+        if status.state != "fresh":
+            return "stale"
+        self.rows.append(Row(name=self.labels[node], outcome="fresh", seconds=0))
+        return "fresh"
+
+    def _start(self, node: Node) -> None:
+        label = self.labels[node]
+        reporter = self.display.start(label)
+        self.since[node] = time.monotonic()
+        if node.is_live:
+            self.crew.open(node, self.maker.opened(node, reporter), label)
+        else:
+            self.crew.start(node, lambda: self.maker.make(node, reporter), label)
+
+    def _note(self, news: News[Node]) -> None:
+        """Show what a stage has to tell, and keep it for the end."""
+        node, error = news.work, news.error
+        outcome: Outcome = "done"
+        if isinstance(error, Interrupted | KeyboardInterrupt):
             outcome = "interrupted"
-            raise
-        finally:
-            row = Row(name=node.name, outcome=outcome, seconds=time.monotonic() - since)
+        elif error is not None:
+            outcome = "failed"
+            self.failures.append(error)
+        since = self.since.pop(node, None)
+        # A live stage has had its row when it was opened.
+        if since is not None:
+            seconds = time.monotonic() - since
+            row = Row(name=self.labels[node], outcome=outcome, seconds=seconds)
             self.rows.append(row)
             self.display.end(row)
 
-    def _make(self, status: Status, reporter: Any) -> None:
-        """Run the body of a stored stage and commit what it left."""
-        node = status.node
-        waiting = functools.partial(reporter.say, "waiting for another run, which is making this")
-        with self.store.lock(node.name, status.key, self.deadline.left_s, waiting):
-            if self.plan.look(node).state == "fresh":
-                return  # another run made it while this one waited
-            if status.reason:
-                reporter.say(status.reason)
-            self.store.discard(node.name, status.key)
-            with self._step(node, reporter) as step:
-                since = time.monotonic()
-                facts = node.stage.body(step, **node.body_arguments) or {}
-                record = {
-                    **new_record(node.name, status.key, status.inputs, facts),
-                    "published": [
-                        {"path": str(p.path), "sha256": p.sha256} for p in step.published
-                    ],
-                    "shown": step.shown,
-                    "seconds": round(time.monotonic() - since, 3),
-                    "log": str(step.runner.log.relative_to(self.site.state)),
-                }
-                self.store.commit(step.out, record, step.known_digests)
-        self.plan.made.add(node)
-        self.plan.look(node)
-
-    def _act(self, node: Node, reporter: Any) -> None:
-        with self._step(node, reporter) as step:
-            node.stage.body(step, **node.body_arguments)
-            self.shown[node] = step.shown
-
-    def _open_live(self, node: Node, reporter: Any) -> None:
-        """Start a live stage; it ends when nothing needs it any more."""
-        stack = contextlib.ExitStack()
-        self.closing[node] = stack
-        step = stack.enter_context(self._step(node, reporter))
-        self.live[node] = stack.enter_context(
-            contextlib.contextmanager(node.stage.body)(step, **node.body_arguments)
-        )
-
-    def _close_live(self, still_needed: list[Node]) -> None:
-        # The newest first: it may stand on an older one.
-        for node in reversed(list(self.closing)):
-            if not any(node in user.parents for user in [*still_needed, *self.closing]):
-                self.live.pop(node, None)
-                self.closing.pop(node).close()
-
-    @contextlib.contextmanager
-    def _step(self, node: Node, reporter: Any) -> Iterator[Step]:
-        """The working place of one stage; translates a full disk into its own error."""
-        # A machine that was left running has its files here.
-        keep = bool(node.params["no_cleanup"] or node.params.get("keep_vm"))
-        log = self.logs / f"{node.name}.log"
-        with self.store.workspace(node.name, keep=keep) as folder:
-            (folder / "out").mkdir()
-            (folder / "scratch").mkdir()
-            step = Step(
-                name=node.name,
-                site=self.site,
-                out=folder / "out",
-                work=folder / "scratch",
-                runner=Runner(log, timeout_s=self.deadline.left_s),
-                reporter=reporter,
-                deadline=self.deadline,
-                digests=self.store.digests,
-                params=node.params,
-                stands_on={parent.name: self._value(parent) for parent in node.parents},
-                is_goal=node in self.plan.graph.goals,
-                fingerprint=self.plan.status[node].key,
-            )
-            step.runner.note(f"{node.name} {node.told}")
-            try:
-                yield step
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    raise full_disk(node.name, self.site, log) from error
-                raise
-            except VmbakeError as error:
-                if isinstance(error, CommandFailed) and FULL_DISK in "\n".join(error.tail):
-                    raise full_disk(node.name, self.site, log) from error
-                error.log = self._rescued(error.log or log, folder, node.name)
-                raise
-
-    def _rescued(self, log: Path, folder: Path, name: str) -> Path:
-        """Where a log can be read later, which may lie in the work folder that goes now."""
-        if not log.is_relative_to(folder) or not log.is_file():
-            return log
-        kept = self.logs / f"{name}.{log.name}"
-        shutil.copyfile(log, kept)
-        return kept
-
-    def _value(self, parent: Node) -> Any:
-        return self.live.get(parent) or self.plan.status[parent].result
+    def _raise_failures(self) -> None:
+        """Raise what went wrong, all of it together; a bug goes first, with its traceback."""
+        errors = [error for error in self.failures if isinstance(error, VmbakeError)]
+        for error in self.failures:
+            if not isinstance(error, VmbakeError):
+                for other in errors:
+                    self.display.say(describe(other))
+                raise error
+        if len(errors) > 1:
+            raise SeveralFailed(errors)
+        if errors:
+            raise errors[0]
 
     def _left_by(self, goal: Node) -> list[str]:
         result = self.plan.status[goal].result
         if result is None:
-            return self.shown.get(goal, [])
+            return self.maker.shown.get(goal, [])
         published = [publication.path for publication in result.published]
         paths = published or [result.directory / name for name in result.outputs]
         return [*result.record.get("shown", ()), *map(shown, paths)]
@@ -225,36 +161,11 @@ class Run:
     def _summarize(self, seconds: float) -> None:
         if self.rows:
             fresh = [
-                Row(name=node.name, outcome="fresh", seconds=0)
+                Row(name=self.labels[node], outcome="fresh", seconds=0)
                 for node, status in self.plan.status.items()
-                if status.state == "fresh" and node.name not in {row.name for row in self.rows}
+                if status.state == "fresh"
+                and self.labels[node] not in {row.name for row in self.rows}
             ]
             self.display.say(f"{table([*fresh, *self.rows])}\n  total {in_seconds(seconds)}")
         else:
             self.display.say("up to date")
-
-
-def lacking_room(site: Site, needed_bytes: int) -> list[VmbakeError]:
-    """An error if the disk that holds the store has less free space than a stage needs."""
-    site.state.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(site.state).free
-    if free >= needed_bytes:
-        return []
-    return [
-        NoRoom(
-            f"This build needs {in_bytes(needed_bytes)} of free disk space; "
-            f"{site.state} has {in_bytes(free)}.",
-            hint="Free some, or set vmbake.state in invoke.yaml to a bigger disk.",
-        )
-    ]
-
-
-def full_disk(name: str, site: Site, log: Path) -> NoRoom:
-    """The error for a disk that filled up while a stage ran."""
-    return NoRoom(
-        f"The disk filled up during {name}; {site.state} has "
-        f"{in_bytes(shutil.disk_usage(site.state).free)} free now.",
-        hint="Free some space and run the same command again: it goes on from this stage.",
-        log=log,
-        tail=tail_of(log, 3),
-    )

@@ -23,6 +23,7 @@ from invoke.tasks import Call, Task
 from tasks.core.options import Option, Options, Value
 
 if TYPE_CHECKING:
+    from tasks.core.capacity import Cost
     from tasks.core.deadline import Deadline
     from tasks.core.digest import Digests
     from tasks.core.errors import VmbakeError
@@ -69,6 +70,7 @@ class Step:
         runner: starts programs and logs into this stage's log.
         is_goal: it was asked for by name, and not only because others stand on it.
         fingerprint: of all that goes into the result.
+        inputs: all that goes into it, by name; what `depends=` returned is among it.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Step:
     stands_on: Mapping[str, Any]
     is_goal: bool
     fingerprint: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
     published: list[Publication] = field(default_factory=list)
     known_digests: dict[str, str] = field(default_factory=dict)
     shown: list[str] = field(default_factory=list)
@@ -127,6 +130,15 @@ RUN_OPTIONS = {
         check=lambda value: "" if value > 0 else "it must be at least 1.",
         matters=False,
     ),
+    "jobs": Option(
+        name="jobs",
+        help="Cores for stages at the same time, 0: all there are",
+        key="vmbake.jobs",
+        env="VMBAKE_JOBS",
+        kind=int,
+        check=lambda value: "" if value >= 0 else "it must be at least 0.",
+        matters=False,
+    ),
     "no_cleanup": Option(
         name="no_cleanup",
         help="Leave the work files",
@@ -145,6 +157,9 @@ RUN_OPTIONS = {
     ),
 }
 
+# Of these, what no stage by itself is about.
+OF_THE_WHOLE_RUN = ("timeout", "jobs")
+
 
 class Stage(Task[Any]):
     """A task with a stored (or live) result, or an action.
@@ -161,7 +176,8 @@ class Stage(Task[Any]):
         requires: further programs that must be there.
         check: what is wrong with the parameters taken together, in paragraphs.
         room_bytes: free space that the stage needs in the store.
-        instead: which calls take the stage's place, from its parameters; None: it stays.
+        cost: what it takes of the machine, from its parameters; by default one core.
+        instead: which calls take the stage's place, from site and parameters; None: it stays.
         given: a result that the user named, which is taken as it is; None: there is none.
         keeper: who has the result, if it is no files.
     """
@@ -181,6 +197,7 @@ class Stage(Task[Any]):
         requires: tuple[str, ...] = (),
         check: Callable[..., Iterable[str | VmbakeError]] | None = None,
         room_bytes: int = 0,
+        cost: Callable[..., Cost] | None = None,
         instead: Callable[..., Iterable[Task[Any] | Call] | None] | None = None,
         given: Callable[..., Result | None] | None = None,
         keeper: Keeper | None = None,
@@ -198,6 +215,7 @@ class Stage(Task[Any]):
         self.requires = requires
         self.check = check
         self.room_bytes = room_bytes
+        self.cost = cost
         self.instead = instead
         self.given = given
         self.keeper = keeper

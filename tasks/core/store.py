@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +59,11 @@ class Result:
         ]
 
     @property
+    def finished(self) -> float:
+        """When it was made, in seconds since the epoch."""
+        return datetime.fromisoformat(self.record["finished"]).timestamp()
+
+    @property
     def digest(self) -> str:
         """What stages that stand on this one depend on: content, not history."""
         files = {name: output["sha256"] for name, output in self.outputs.items()}
@@ -87,10 +95,26 @@ class Store:
         self.results = state / "results"
         self.work = state / "work"
         self.logs = state / "logs"
+        self.locks = state / "locks"
+        self.damaged = state / "damaged"
         self.digests = Digests(state / "cache" / "digests.json")
+        self._workspaces: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     def find(self, stage: str, key: str) -> Lookup:
         """The verified result of a stage with that fingerprint."""
+        found = self._read(stage, key)
+        if found.result and (damage := self.damage(found.result, self.digests.of)):
+            return Lookup(damage=damage)
+        return found
+
+    def everything(self) -> Iterator[tuple[str, str, Lookup]]:
+        """Stage, fingerprint and what is there, for all results; only their records are read."""
+        for directory in sorted(self.results.glob("*/*")):
+            stage, key = directory.parent.name, directory.name
+            yield stage, key, self._read(stage, key)
+
+    def _read(self, stage: str, key: str) -> Lookup:
         directory = self.results / stage / key
         try:
             record = json.loads((directory / RECORD).read_text())
@@ -98,11 +122,15 @@ class Store:
             return Lookup()
         except (OSError, ValueError) as error:
             return Lookup(damage=f"its record can't be read ({error})")
-        result = Result(directory=directory, record=record)
-        return Lookup(damage=damage) if (damage := self._damage(result)) else Lookup(result=result)
+        return Lookup(result=Result(directory=directory, record=record))
 
-    def _damage(self, result: Result) -> str:
-        """What is no longer as the record says."""
+    @staticmethod
+    def damage(result: Result, digest: Callable[[Path], str]) -> str:
+        """What is no longer as the record says; "" if all is.
+
+        Args:
+            digest: the SHA256 of a file, from its content or from memory.
+        """
         promised = {
             **{result.directory / name: out["sha256"] for name, out in result.outputs.items()},
             **{publication.path: publication.sha256 for publication in result.published},
@@ -110,7 +138,7 @@ class Store:
         for path, sha256 in promised.items():
             if not (path.is_file() or path.is_symlink()):
                 return f"{path.name} is missing"
-            if self.digests.of(path) != sha256:
+            if digest(path) != sha256:
                 return f"{path.name} was changed"
         return ""
 
@@ -159,6 +187,19 @@ class Store:
         """Remove a result that can't be used."""
         shutil.rmtree(self.results / stage / key, ignore_errors=True)
 
+    def set_aside(self, stage: str, key: str) -> Path:
+        """Move a result that can't be used out of the way; returns where it can be looked at."""
+        self.damaged.mkdir(parents=True, exist_ok=True)
+        place = self.damaged / f"{stage}.{key}"
+        shutil.rmtree(place, ignore_errors=True)
+        return (self.results / stage / key).rename(place)
+
+    def take_away(self, stage: str, key: str) -> None:
+        """Remove a result in one piece: whoever is killed meanwhile leaves none that is half."""
+        with self.workspace(stage, keep=False) as folder:
+            (self.results / stage / key).rename(folder / "gone")
+        (self.locks / f"{stage}.{key}").unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def lock(
         self, stage: str, key: str, timeout_s: float, on_wait: Callable[[], None]
@@ -173,7 +214,7 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        path = self.state / "locks" / f"{stage}.{key}"
+        path = self.locks / f"{stage}.{key}"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
@@ -193,12 +234,52 @@ class Store:
             lock.release()
 
     @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While the block lasts, nothing is taken away; waits until nobody is about to."""
+        with self._locked_as_a_whole(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While the block lasts, no run uses the store.
+
+        Raises:
+            Busy: one does.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._locked_as_a_whole(fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise Busy(
+                    f"A run uses the store {self.state}.",
+                    hint="Try again when it has ended; nothing was changed.",
+                ) from None
+            yield
+
+    @contextlib.contextmanager
+    def _locked_as_a_whole(self, how: int) -> Iterator[None]:
+        # flock(2) itself, because what wraps it has no lock that several may hold. It ends with
+        # the process, however that ends.
+        path = self.locks / "store"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as stream:
+            fcntl.flock(stream, how)
+            yield
+
+    def mark_used(self, results: Iterable[Result]) -> None:
+        """Note that results were good for something; a record's modification time tells when."""
+        for result in results:
+            if result.directory.is_relative_to(self.results):
+                with contextlib.suppress(OSError):
+                    os.utime(result.directory / RECORD)
+
+    @contextlib.contextmanager
     def workspace(self, name: str, *, keep: bool) -> Iterator[Path]:
         """A folder for one stage in progress; gone afterwards unless `keep`."""
         from filelock import FileLock
 
         self.work.mkdir(parents=True, exist_ok=True)
-        folder = self.work / f"{name}.{os.getpid()}"
+        folder = self.work / f"{name}.{os.getpid()}{self._suffix(name)}"
         # Locked before it is there: another run's `sweep` may look at any moment.
         with FileLock(folder.with_suffix(f"{folder.suffix}.lock")) as lock:
             shutil.rmtree(folder, ignore_errors=True)
@@ -209,6 +290,13 @@ class Store:
                 if not keep:
                     shutil.rmtree(folder, ignore_errors=True)
                     Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _suffix(self, name: str) -> str:
+        """What tells the workspaces of one name apart: one run may make two variants of a stage."""
+        with self._counting:
+            self._workspaces[name] += 1
+            number = self._workspaces[name]
+        return f".{number}" if number > 1 else ""
 
     def sweep(self) -> list[Path]:
         """Remove the work folders of runs that were killed, and old logs; returns the former.

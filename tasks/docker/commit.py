@@ -15,6 +15,7 @@ from tasks.docker.container import Container
 from tasks.docker.engine import Engine, Progress
 from tasks.docker.failures import translated
 from tasks.docker.images import Image
+from tasks.docker.registry import split_reference
 from tasks.docker.runs import RUN_LABEL, Run
 from tasks.docker.spec import ContainerSpec
 
@@ -41,14 +42,16 @@ class Changes:
     ports: tuple[str, ...] = ()
 
 
-def commit(container: Container, changes: Changes, *, message: str) -> Image:
-    """Make an image of a container's files, without a name. Volumes are not in it.
+def commit(container: Container, changes: Changes, *, message: str, name: str = "") -> Image:
+    """Make an image of a container's files. Volumes are not in it.
 
     Of the settings it has those of the container's image, the variables and labels that the
     container was made with, and `changes`; not the container's command.
 
     Args:
         message: for the image's history, where everybody can read it.
+        name: `NAME:TAG` to give it, if it is to have one. The engine does so at once, so that
+            nobody who is killed leaves an image that he can't find by its name.
 
     Raises:
         NoRoom: the engine's disk is full.
@@ -57,11 +60,14 @@ def commit(container: Container, changes: Changes, *, message: str) -> Image:
     """
     engine = container.engine
     base = images.require(engine, str(container.inspect()["Image"]))
+    repository, tag = split_reference(name) if name else (None, None)
     with (
         engine.client(COMMIT_TIMEOUT_S) as api,
         translated(f"commit the container {container.name}"),
     ):
-        made = api.commit(container.id, message=message, conf=settings(base, changes))
+        made = api.commit(
+            container.id, repository, tag, message=message, conf=settings(base, changes)
+        )
     with removed_on_failure(engine, str(made["Id"])):
         image = images.require(engine, str(made["Id"]))
         verify(image, base, container.spec, changes)

@@ -349,7 +349,10 @@ class Container:
             )
         how = "has not ended" if outcome is None else self._describe(outcome)
         return MachineFailed(
-            f"The container {self.name} {how} {undone}.", log=self.log, tail=self.tail
+            f"The container {self.name} {how} {undone}.",
+            hint=self.spec.exit_remedy(outcome.code) if outcome else "",
+            log=self.log,
+            tail=self.tail,
         )
 
     def _describe(self, status: ExitStatus) -> str:

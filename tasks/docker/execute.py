@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.core.crew import waking
 from tasks.core.errors import TimedOut
 from tasks.docker.connection import CHUNK_BYTES, STDERR, STDOUT, Connection, end
 from tasks.docker.failures import translated
@@ -90,7 +91,7 @@ def execute(session: Session, stdin: bytes, timeout_s: float) -> Executed:
     timer.start()
     feeder.start()
     try:
-        with translated(f"run {session.program}"):
+        with translated(f"run {session.program}"), waking(session.connection.hang_up):
             for kind, data in session.connection.frames():
                 output[kind] += data
     finally:

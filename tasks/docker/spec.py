@@ -36,6 +36,7 @@ class ContainerSpec:
         grace_s: how long it may take to stop before it is killed.
         security: options as for `docker run --security-opt`.
         exit_reason: what an exit code of it means, in words that complete "exit code 88 (…)".
+        exit_remedy: what to do about it, in a sentence.
     """
 
     image: str
@@ -54,6 +55,7 @@ class ContainerSpec:
     grace_s: int = GRACE_S
     security: tuple[str, ...] = ("no-new-privileges",)
     exit_reason: Callable[[int], str] = unexplained
+    exit_remedy: Callable[[int], str] = unexplained
 
 
 def request(spec: ContainerSpec, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -60,13 +60,26 @@ def render_variant(folder: Path, variant: str, values: Mapping[str, str]) -> Var
         BadInput: a template uses a value that does not exist, or isn't YAML.
     """
     merged: dict[str, Any] = {}
-    files: dict[str, dict[str, Any]] = {}
     for part in (COMMON, variant):
         merged = merge(merged, _load(folder / part / USER_DATA, values))
-        files |= _files(folder / part / "files", values)
     merged.pop("packages", None)
+    files = render_files(folder, variant, values)
     merged["write_files"] = [files[name] for name in sorted(files)]
     return Variant(config=merged, packages=packages_of(folder, variant))
+
+
+def render_files(
+    folder: Path, variant: str, values: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The files that a variant brings: path in the guest to its entry of write_files.
+
+    Raises:
+        BadInput: a template uses a value that does not exist.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    for part in (COMMON, variant):
+        files |= _files(folder / part / "files", values)
+    return files
 
 
 def user_data(config: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 from tasks.core.errors import CommandFailed, TimedOut
 from tasks.core.process import Process, Runner, tail_of
+from tasks.guest.shell import Shell, opened
 
 LOOPBACK = "127.0.0.1"
 # The name in known_hosts: the port is another one at each start, the key is not.
@@ -164,6 +165,16 @@ class Ssh:
         how = ("-o", "ControlMaster=no", "-t" if terminal else "-T")
         return ("ssh", *self._options(), *how, *self._where(), *((command,) if command else ()))
 
+    @contextlib.contextmanager
+    def shell(self) -> Iterator[Shell]:
+        """A shell of root that stays open while the block lasts."""
+        self._runner.note("in the guest: opening a shell")
+        rights = () if self._user == "root" else ("sudo", "-n")
+        command = shlex.join((*rights, "env", "LC_ALL=C.UTF-8", "sh"))
+        client = (*self._client(), command)
+        with opened(client, self._runner, lambda: self._machine.pause(CAUSE_S)) as shell:
+            yield shell
+
     def fetch(self, remote: str, local: Path, *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         """Copy one file of the guest (root's too) to the host; `local` appears when complete.
 
@@ -221,9 +232,11 @@ class Ssh:
 
     def _shell(self, sudo: bool) -> tuple[str, ...]:
         shell = ("sh", "-euc", RUN_STDIN)
-        command = shlex.join(("sudo", "-n", *shell) if sudo else shell)
+        return (*self._client(), shlex.join(("sudo", "-n", *shell) if sudo else shell))
+
+    def _client(self) -> tuple[str, ...]:
         # Without the master there is no guest any more: don't wait for a connection of our own.
-        return ("ssh", *self._options(), "-o", "ControlMaster=no", *self._where(), command)
+        return ("ssh", *self._options(), "-o", "ControlMaster=no", *self._where())
 
     def _where(self) -> tuple[str, ...]:
         return ("-p", str(self._port), f"{self._user}@{LOOPBACK}")

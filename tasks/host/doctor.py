@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.core.capacity import core_count
 from tasks.core.errors import VmbakeError
 from tasks.core.process import Runner
 from tasks.core.tools import CATALOG, catalog, columns, find_tool
+from tasks.guest import native
 from tasks.host.finding import Finding, Outcome, broken, fine, warning
 from tasks.host.rights import bootstrap_rights, docker_engine
 from tasks.host.room import GIB, disk_rooms, memory_room
@@ -213,6 +215,17 @@ def accelerator(patient: Patient) -> Iterator[Finding]:
         yield warning(f"tcg, which is slower: {accel.finding}", accel.fix)
 
 
+def native_engine(patient: Patient) -> Iterator[Finding]:
+    """Whether images can be filled without a guest; a guest does it, too, slower without KVM."""
+    if missing := native.obstacles():
+        yield warning(
+            f"images are filled in a guest: {', '.join(missing)} is missing here",
+            "Run vmbake as root, where root may mount, if a guest takes too long.",
+        )
+    else:
+        yield fine("images of Debian bases are filled on this host where KVM does not work")
+
+
 def memory(patient: Patient) -> Iterator[Finding]:
     """Room for the build VM."""
     yield memory_room(patient.host.root, patient.needs.memory_bytes)
@@ -238,7 +251,7 @@ def docker(patient: Patient) -> Iterator[Finding]:
 
 def cores(patient: Patient) -> Iterator[Finding]:
     """How many processors this process may use."""
-    count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    count = core_count()
     if count > 1:
         yield fine(str(count))
     else:
@@ -250,6 +263,11 @@ CHECKS = (
     Check(name="tools", needs="the programs that vmbake starts", look=tools),
     Check(name="files", needs="files that packages bring", look=files),
     Check(name="accelerator", needs="QEMU runs guests; with KVM, at speed", look=accelerator),
+    Check(
+        name="native",
+        needs="the right to mount, to fill images without a guest",
+        look=native_engine,
+    ),
     Check(name="memory", needs="room for the build VM", look=memory),
     Check(name="disk", needs="room for a first build", look=disk),
     Check(name="rights", needs="root or user namespaces, for mmdebstrap", look=rights),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tasks.core.capacity import memory_of_host
 from tasks.host.finding import Finding, broken, fine, warning
 
 GIB = 1 << 30
@@ -34,7 +34,7 @@ def disk_rooms(wanted: Mapping[str, tuple[Path, int]]) -> Iterator[Finding]:
         elif free < needed:
             yield broken(
                 f"{gib(free)} free under {ground}, {gib(needed)} needed",
-                "Free some room (inv clean removes old results), or put the folders elsewhere.",
+                "Free some room (inv cache.gc removes old results), or put the folders elsewhere.",
                 name=title,
             )
         else:
@@ -43,7 +43,7 @@ def disk_rooms(wanted: Mapping[str, tuple[Path, int]]) -> Iterator[Finding]:
 
 def memory_room(root: Path, needed: int) -> Finding:
     """Whether the machine, and the container it may be, has `needed` bytes."""
-    total, free = memory_bytes(root)
+    total, free = memory_of_host(root)
     if total < needed:
         return broken(
             f"{gib(total)} in all, {gib(needed)} needed", "Give this machine more memory."
@@ -53,22 +53,6 @@ def memory_room(root: Path, needed: int) -> Finding:
             f"{gib(free)} of {gib(total)} free, {gib(needed)} needed", "Close other programs."
         )
     return fine(f"{gib(free)} of {gib(total)} free")
-
-
-def memory_bytes(root: Path) -> tuple[int, int]:
-    """Memory in all and free, within the limit of the control group (cgroup v2)."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    free = total
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        rows = (line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
-        kib = {key: int(value.split()[0]) for key, value in rows}
-        total, free = kib["MemTotal"] << 10, kib["MemAvailable"] << 10
-    with contextlib.suppress(OSError, ValueError):  # "max": no limit
-        group = root / "sys/fs/cgroup"
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        total, free = min(total, limit), min(free, limit - used)
-    return total, free
 
 
 def existing(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tasks.core.crew import waking
 from tasks.core.errors import MachineFailed, NoRoom, TimedOut, VmbakeError
 from tasks.core.process import printable
 from tasks.qemu.qmp import Event
@@ -215,7 +216,7 @@ class Watch:
             TimedOut: neither happened within `timeout_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
-        with self._changed:
+        with waking(self._wake), self._changed:
             while True:
                 if self._trouble is None or even_after_end:
                     result = found()
@@ -267,11 +268,15 @@ class Watch:
             MachineFailed, NoRoom: as `wait`.
         """
         deadline = time.monotonic() + seconds
-        with self._changed:
+        with waking(self._wake), self._changed:
             while self._trouble is None and (left_s := deadline - time.monotonic()) > 0:
                 self._changed.wait(left_s)
             if self._trouble is not None:
                 raise self._failure(self._trouble)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _heard_line(self, line: str) -> None:
         if not line.strip():

@@ -58,18 +58,18 @@ def make(step: Step, reference: str) -> Facts:
             }
             # Whatever is made from it has that label, too.
             changes = Changes(labels={**kept.labels(step, facts), kept.UPSTREAM: upstream.id})
-            image = commit(container, changes, message="vmbake: qcow2 disks")
-        name_it(run.engine, image, f"{NAME}:{upstream.id.removeprefix('sha256:')[:ID_DIGITS]}")
+            name = f"{NAME}:{upstream.id.removeprefix('sha256:')[:ID_DIGITS]}"
+            before = images.find(run.engine, name)
+            image = commit(container, changes, message="vmbake: qcow2 disks", name=name)
+        if before and before.id != image.id:
+            remove_unused(run.engine, before)
     return facts | {"image": image.id}
 
 
-def name_it(engine: Engine, image: Image, name: str) -> None:
-    """Give it its name; the image that had it before goes, unless something was made from that."""
-    before = images.find(engine, name)
-    images.tag(engine, image.id, name)
-    if before and before.id != image.id:
-        with contextlib.suppress(Busy):
-            images.remove(engine, before.id)
+def remove_unused(engine: Engine, image: Image) -> None:
+    """Remove the image that had the name before, unless something was made from it."""
+    with contextlib.suppress(Busy):
+        images.remove(engine, image.id)
 
 
 def scripts_of(container: Container) -> dict[str, str]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
-from tasks.docker import images
 from tasks.docker.commit import Changes, commit
-from tasks.vdsm import freezing, kept, provisioning, restore
+from tasks.vdsm import contract, freezing, kept, provisioning, restore
 from tasks.vdsm.contract import Machine
 from tasks.vdsm.dsm import QMP_SOCKET, Dsm, started
 from tasks.vdsm.variant import checkpoint_reference, repository
@@ -58,21 +57,12 @@ def keep(step: Step, frozen: Frozen, done: list[str]) -> Facts:
         kept.CHECKPOINT: frozen.tag,
     }
     step.say("committing")
-    changes = Changes(env=restoring(frozen.tag), labels=labels)
-    image = commit(dsm.container, changes, message=f"vmbake: checkpoint {frozen.tag}")
+    changes = Changes(env=contract.arguments(QMP_SOCKET, frozen.tag), labels=labels)
     reference = checkpoint_reference(str(params["image_name"]), dsm.machine.accel, frozen.tag)
-    images.tag(dsm.container.engine, image.id, reference)
+    message = f"vmbake: checkpoint {frozen.tag}"
+    image = commit(dsm.container, changes, message=message, name=reference)
     step.tell(f"{reference} ({image.id[:19]})")
     return facts | {"image": image.id}
-
-
-def restoring(tag: str) -> dict[str, str]:
-    """The variables of an image whose QEMU restores a snapshot at start."""
-    return {
-        "ARGUMENTS": f"-qmp unix:{QMP_SOCKET},server=on,wait=off -loadvm {tag}",
-        # Whoever sets ARGUMENTS replaces the image's own: scripts/vdsm/convert.sh goes by this.
-        "VMBAKE_SNAPSHOT": tag,
-    }
 
 
 def advance(step: Step, checkpoint: str, last_step: str) -> Facts:

@@ -48,9 +48,9 @@ image_stage = functools.partial(stage, keeper=kept.KEEPER)
 # A stage that makes a checkpoint, unless the user has named that one.
 checkpoint_stage = functools.partial(
     image_stage,
-    check=kept.problems,
     also=(*NAMING, *RUNNING, *GATE),
     indirect=(*NAMING, *GATE),
+    cost=inputs.machine_cost,
 )
 
 
@@ -82,6 +82,7 @@ def base_image(step: Step, base_image: str) -> Facts:
     depends=inputs.first_boot,
     also=(*RUNNING, *MACHINE_OPTIONS),
     indirect=MACHINE_OPTIONS,
+    cost=inputs.machine_cost,
 )
 def boot(step: Step) -> Iterator[Dsm]:
     """Install DSM and boot it up to its wizard."""
@@ -96,7 +97,8 @@ def savevm(step: Step) -> Iterator[checkpoints.Frozen]:
     yield checkpoints.freeze(step, step.live(boot), START_READY)
 
 
-@checkpoint_stage(pre=[savevm], given=kept.chosen(START_READY))
+# The machine in it is that of boot, which is counted already.
+@checkpoint_stage(pre=[savevm], given=kept.chosen(START_READY), cost=None)
 def commit(step: Step) -> Facts:
     """Commit it as the checkpoint start-ready."""
     return checkpoints.keep(step, step.live(savevm), done=[])
@@ -141,17 +143,18 @@ def flatten(step: Step, dsm_version: str, dsm_build: str) -> Facts:
     return flattening.make(step, step.result(base_image), f"{source.version}-{source.build}")
 
 
-@stage(pre=[flatten], also=RUNNING)
+@stage(
+    pre=[flatten],
+    also=(*RUNNING, *MACHINE_OPTIONS),
+    indirect=MACHINE_OPTIONS,
+    cost=inputs.machine_cost,
+)
 def smoke_test(step: Step, admin_user: str, admin_pass: str) -> Facts:
     """Start the image as its users do, log in, use its services."""
     return smoke.test(step, step.result(flatten), admin_user, admin_pass)
 
 
-@stage(
-    kind="action",
-    check=kept.problems,
-    also=(*RUNNING, *NAMING),
-)
+@stage(kind="action", also=(*RUNNING, *NAMING))
 def explore(step: Step, accel: str, from_checkpoint: str) -> None:
     """Start a checkpoint and leave it running for a look."""
     exploring.explore(step, accel, from_checkpoint or FINAL)

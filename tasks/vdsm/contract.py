@@ -31,6 +31,10 @@ MAC = "02:11:32:76:6D:62"
 CPU_MODEL = "Westmere"
 # Upstream adds invtsc where the host can scale its TSC, and QEMU saves no such processor.
 CPU_FLAGS = "-invtsc"
+# Instead of upstream's direct I/O: QEMU reads a frozen memory in pieces of 32 kB, and each would
+# wait for the disk, although starting the container has just put all of it into the page cache.
+# Restoring took 0.6 s instead of 1.4 s so (100 MB, QEMU 10.0). What DSM flushes is flushed.
+DISK_ACCESS = {"DISK_CACHE": "writeback", "DISK_IO": "threads"}
 LEAST_DISK_GIB = 6
 # Ports that users of a NAS want, beside those that upstream adds by itself: one that is named again
 # would be forwarded twice, which QEMU refuses. NFS with its portmapper and mountd, SMB, iSCSI.
@@ -112,15 +116,10 @@ def environment(
     Raises:
         BadInput: the tag can't be one.
     """
-    assert SOCKET.fullmatch(qmp_socket), f"upstream splits ARGUMENTS at blanks: {qmp_socket!r}"
-    arguments = [f"-qmp unix:{qmp_socket},server=on,wait=off"]
-    if snapshot is not None:
-        if not TAG.fullmatch(snapshot):
-            raise BadInput(f"{snapshot!r} can't be the tag of a snapshot.")
-        arguments.append(f"-loadvm {snapshot}")
     return {
         "STORAGE": STORAGE,
         "DISK_FMT": "qcow2",
+        **DISK_ACCESS,
         "DISK_SIZE": f"{machine.disk_gib}G",
         "RAM_SIZE": f"{machine.ram_mb}M",
         # Too little memory: it would take less without a word (from 7.46 on), and no snapshot fits.
@@ -139,10 +138,23 @@ def environment(
         # No page on port 5000 that could be taken for DSM.
         "WEB": "N",
         "COUNTRY": COUNTRY,
-        "ARGUMENTS": " ".join(arguments),
-        # For scripts/vdsm/convert.sh, should somebody set ARGUMENTS.
-        **({"VMBAKE_SNAPSHOT": snapshot} if snapshot is not None else {}),
+        **arguments(qmp_socket, snapshot),
     }
+
+
+def arguments(qmp_socket: str, snapshot: str | None) -> dict[str, str]:
+    """The variables that QEMU's own options are in: those of `environment` that a snapshot changes.
+
+    Raises: as `environment`.
+    """
+    assert SOCKET.fullmatch(qmp_socket), f"upstream splits ARGUMENTS at blanks: {qmp_socket!r}"
+    monitor = f"-qmp unix:{qmp_socket},server=on,wait=off"
+    if snapshot is None:
+        return {"ARGUMENTS": monitor}
+    if not TAG.fullmatch(snapshot):
+        raise BadInput(f"{snapshot!r} can't be the tag of a snapshot.")
+    # Whoever sets ARGUMENTS replaces the image's own: scripts/vdsm/convert.sh goes by the other.
+    return {"ARGUMENTS": f"{monitor} -loadvm {snapshot}", "VMBAKE_SNAPSHOT": snapshot}
 
 
 def user_ports(layout: Layout) -> list[str]:

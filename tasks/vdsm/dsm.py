@@ -107,6 +107,7 @@ def started(
         mounts={pat: PAT} if pat else {},
         grace_s=contract.stop_grace_s(machine),
         exit_reason=lambda code: ending(code).meaning,
+        exit_remedy=lambda code: ending(code).remedy,
     )
     log = step.runner.log.with_suffix(".container.log")
     with docker_run(step) as run, Container.started(run, spec, log=log) as container:

@@ -7,11 +7,13 @@ from typing import Any
 
 from invoke.tasks import Call
 
+from tasks.core.capacity import Cost
 from tasks.core.errors import CannotRun, NoRoom, VmbakeError
 from tasks.core.process import Runner
 from tasks.core.stage import Site, Stage
 from tasks.docker.engine import connect
 from tasks.qemu import accel as accelerators
+from tasks.qemu import cost as guests
 from tasks.vdsm import contract, provisioning, restore
 from tasks.vdsm.variant import checkpoint_named, machine_of
 
@@ -48,7 +50,9 @@ def rest_of_the_wizard(site: Site, *, checkpoints: str, **_: Any) -> dict[str, s
 def unless_wanted(checkpoint: str, below: Stage) -> Callable[..., list[Stage] | None]:
     """A hook: the stage of a single step gives its place to the one below, unless asked for."""
 
-    def instead(*, checkpoints: str, from_checkpoint: str, **_: Any) -> list[Stage] | None:
+    def instead(
+        site: Site, *, checkpoints: str, from_checkpoint: str, **_: Any
+    ) -> list[Stage] | None:
         wanted = checkpoints == "all" or checkpoint_named(from_checkpoint) == checkpoint
         return None if wanted else [below]
 
@@ -57,7 +61,7 @@ def unless_wanted(checkpoint: str, below: Stage) -> Callable[..., list[Stage] | 
 
 def exploring(explore_it: Call) -> Callable[..., list[Call] | None]:
     """A hook: a build with --explore only shows a checkpoint."""
-    return lambda *, explore, **_: [explore_it] if explore else None
+    return lambda site, *, explore, **_: [explore_it] if explore else None
 
 
 def machine_problems(site: Site, *, accel: str, **params: Any) -> Iterator[str | VmbakeError]:
@@ -84,6 +88,13 @@ def machine_problems(site: Site, *, accel: str, **params: Any) -> Iterator[str |
             f"{facts.root}, which has {facts.free_bytes / GB:.1f} GB free.",
             hint="`docker system df` shows what takes it.",
         )
+
+
+def machine_cost(
+    site: Site, *, accel: accelerators.Name, memory: int, cpus: int, port: int, **_: Any
+) -> Cost:
+    """What a stage takes in which DSM runs."""
+    return guests.guest_cost(accel, memory_mb=memory, cpus=cpus, port=port)
 
 
 def kvm_problems(site: Site) -> Iterator[VmbakeError]:

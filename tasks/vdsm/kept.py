@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.core.errors import BadInput
@@ -76,10 +76,12 @@ def chosen(checkpoint: str) -> Any:
     def given(
         site: Site, *, accel: str, image_name: str, from_checkpoint: str, **params: Any
     ) -> Result | None:
-        if checkpoint_named(from_checkpoint) != checkpoint:
+        named = checkpoint_named(from_checkpoint)
+        # Whichever stage is asked first says that there is no such name.
+        if named != checkpoint and named in ("", *CHECKPOINTS):
             return None
         with connect() as engine:
-            image = require_checkpoint(engine, image_name, accel, checkpoint)
+            image = require_checkpoint(engine, image_name, accel, named)
         refuse_mismatch(image, checkpoint, accel=accel, **params)
         facts = json.loads(image.labels[FACTS]) | {"image": image.id}
         record = new_record(image.labels[STAGE], image.labels[FINGERPRINT], {}, facts)
@@ -95,9 +97,10 @@ def require_checkpoint(engine: Engine, image_name: str, accel: str, name: str) -
         BadInput: there is none; those that there are, are listed.
     """
     checkpoint = checkpoint_named(name)
-    image = images.find(engine, checkpoint_reference(image_name, accel, checkpoint))
-    if image is not None and image.labels.get(CHECKPOINT) == checkpoint:
-        return image
+    if checkpoint in CHECKPOINTS:
+        image = images.find(engine, checkpoint_reference(image_name, accel, checkpoint))
+        if image is not None and image.labels.get(CHECKPOINT) == checkpoint:
+            return image
     there = [found.labels[CHECKPOINT] for found in all_of(engine, image_name, accel)]
     if there:
         hint = f"There are: {', '.join(there)}."
@@ -136,10 +139,3 @@ def all_of(engine: Engine, image_name: str, accel: str) -> list[Image]:
         and image.labels.get(CHECKPOINT) == name
         and image.labels.get(REPOSITORY) == prefix
     ]
-
-
-def problems(site: Site, *, from_checkpoint: str, **_: Any) -> Iterable[str]:
-    """What is wrong with the name of a checkpoint, whether or not it has been made."""
-    name = checkpoint_named(from_checkpoint)
-    if name and name not in CHECKPOINTS:
-        yield f"{from_checkpoint!r} is no checkpoint; there are {', '.join(CHECKPOINTS)}."

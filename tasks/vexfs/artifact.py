@@ -35,7 +35,8 @@ def finish(step: Step, sealed: Path, method: str) -> Facts:
     image = step.out / IMAGE
     packed = step.out / compressed_name(method)
     step.say("writing the image")
-    disk.convert(step.runner, sealed, "qcow2", image, "qcow2")
+    # Compressed clusters: half the bytes to move, for every QEMU from 5.1 on.
+    disk.convert(step.runner, sealed, "qcow2", image, "qcow2", compression="zstd")
     step.say(f"compressing with {method}")
     made = compress(image, packed, method=as_method(method), reporter=step)
     step.knows_digest(image.name, made.source_sha256)

@@ -40,9 +40,14 @@ def local_file(base: str, root: Path) -> Path | None:
     return root / Path(base.removeprefix(FILE)).expanduser() if base.startswith(FILE) else None
 
 
-def packages_before(base: str, variant: str) -> tuple[str, ...]:
-    """The packages of a variant that are in the base already, before its first boot."""
-    return cloudconfig.packages_of(CLOUD_INIT, variant) if base in DEBIAN else ()
+def packages_before(base: str, variant: str, engine: str) -> tuple[str, ...]:
+    """The packages of a variant that are in the base already, before its first boot.
+
+    The native engine installs them over a base that all variants share.
+    """
+    if base not in DEBIAN or engine == "native":
+        return ()
+    return cloudconfig.packages_of(CLOUD_INIT, variant)
 
 
 def names_of_packages(base: str) -> dict[str, str]:
@@ -50,10 +55,16 @@ def names_of_packages(base: str) -> dict[str, str]:
     return UBUNTU_NAMES if base.startswith("ubuntu") else {}
 
 
-def make(step: Step, base: str, variant: str, servers: Servers, size_bytes: int) -> Facts:
-    """Make the base in `step.out`; returns where it came from and what is in it."""
+def make(
+    step: Step, base: str, packages: tuple[str, ...], servers: Servers, size_bytes: int
+) -> Facts:
+    """Make the base in `step.out`; returns where it came from and what is in it.
+
+    Args:
+        packages: put into it, where that can be done (see `packages_before`).
+    """
     if base in DEBIAN:
-        return bootstrap(step, base, packages_before(base, variant), servers, size_bytes)
+        return bootstrap(step, base, packages, servers, size_bytes)
     if path := local_file(base, step.site.root):
         source_sha256 = step.digests.of(path)
         return adopt(step, path, {"file": path.name, "source_sha256": source_sha256}, size_bytes)

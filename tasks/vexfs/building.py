@@ -200,7 +200,7 @@ def check_first_boot(step: Step, said: Mapping[str, Any]) -> None:
     problems += [line for line in str(said.get("schema_errors", "")).splitlines() if line.strip()]
     if problems:
         raise MachineFailed(
-            "cloud-init in the guest did not do all that the user-data says.",
+            "cloud-init did not do all that the user-data says.",
             hint="The user-data is made from the templates in cloud-init/.",
             tail=tuple(str(problem) for problem in problems[:SHOWN_ERRORS]),
         )
@@ -267,6 +267,11 @@ def seal(step: Step, guest: Guest, compiled: Result) -> Facts:
     step.say("installing the module and vexctl, and sealing")
     done = guest_steps.install_and_seal(guest.ssh, compiled.directory, names, step.deadline)
     guest.vm.quit()
+    return sealed_facts(done)
+
+
+def sealed_facts(done: guest_steps.Sealed) -> Facts:
+    """What is known of a sealed image."""
     return {
         "kernel": done.facts["kernel"],
         "vermagic": done.facts["vermagic"],

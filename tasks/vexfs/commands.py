@@ -1,9 +1,12 @@
 """The VexFS tasks: from an empty machine to a sealed, compressed, checksummed image.
 
-build-cloudimg ── toolchain ────────────┐
-      │                                 │
-ssh-key ── seed-iso ── boot ── savevm ──┴─ compile-vexfs ── seal ── compress ── checksum ── image
-                                                                       └── checkpoint ── shell
+vm:      build-cloudimg ── toolchain ────────────┐
+               │                                 │
+         ssh-key ── seed-iso ── boot ── savevm ──┴─ compile-vexfs ── seal ──┐
+native:                                                                     ├ compress ── checksum
+         build-cloudimg ──┬── toolchain ── compile-vexfs ──┬── seal ────────┘    │        │
+                          └── packages ── fill ────────────┘                     │      image
+                                                                        shell ── checkpoint
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import functools
 from collections.abc import Iterator
 
 from invoke.collection import Collection
-from invoke.tasks import task
+from invoke.tasks import call, task
 
 from tasks.core.stage import Facts, Stage, Step
 from tasks.qemu import machine
@@ -22,8 +25,10 @@ from tasks.vexfs import (
     building,
     compilers,
     compiling,
+    engines,
     inputs,
     manifest,
+    natively,
     seed,
     shell,
 )
@@ -31,6 +36,12 @@ from tasks.vexfs.options import OPTIONS
 
 QEMU = "qemu-system-x86_64"
 GIB = 1 << 30
+# What decides about the engine.
+GATE = ("engine", "base", "accel")
+# What says how the source is compiled; it counts by what is found there.
+RECIPE = ("source", "module_command", "module_file", "tool_command", "tool_file")
+# What a restored machine takes; what it is like comes from its snapshot.
+MACHINE = ("memory", "cpus")
 
 stage = functools.partial(task, klass=Stage, options=OPTIONS)
 
@@ -39,6 +50,7 @@ stage = functools.partial(task, klass=Stage, options=OPTIONS)
     check=inputs.base_problems,
     reads=inputs.base_files,
     depends=inputs.base_packages,
+    also=("engine", "accel"),
     indirect=("variant",),
     tools=("mmdebstrap", "qemu-img"),
     room_bytes=5 * GIB,
@@ -57,7 +69,8 @@ def build_cloudimg(
     servers = bases.Servers(
         mirror=mirror, image_mirror=image_mirror, image_release=image_release, offline=offline
     )
-    return bases.make(step, base, variant, servers, disk_size * GIB)
+    packages = tuple(step.inputs["packages"].split())
+    return bases.make(step, base, packages, servers, disk_size * GIB)
 
 
 @stage(
@@ -65,6 +78,7 @@ def build_cloudimg(
     reads=inputs.toolchain_templates,
     tools=("mmdebstrap", QEMU),
     room_bytes=4 * GIB,
+    cost=inputs.toolchain_cost,
 )
 def toolchain(
     step: Step,
@@ -119,6 +133,7 @@ def parts_of(step: Step) -> building.Parts:
     kind="live",
     depends=inputs.accelerator,
     tools=(QEMU,),
+    cost=inputs.guest_cost,
 )
 def boot(
     step: Step, accel: str, memory: int, cpus: int, ssh_port: int, keep_vm: bool
@@ -138,31 +153,89 @@ def savevm(step: Step) -> Facts:
 
 
 @stage(
+    pre=[build_cloudimg],
+    instead=inputs.unless_packages(build_cloudimg),
+    check=inputs.native_problems,
+    reads=inputs.native_script("packages.sh"),
+    depends=inputs.own_packages,
+    also=("base",),
+    indirect=("variant", "base"),
+    room_bytes=2 * GIB,
+)
+def packages(step: Step, variant: str, offline: bool) -> Facts:
+    """Install the variant's packages natively."""
+    wanted = inputs.packages(variant)
+    return natively.install_packages(step, step.result(build_cloudimg), wanted, offline=offline)
+
+
+@stage(
+    pre=[packages],
+    instead=engines.either(vm=[seed_iso, savevm]),
+    reads=inputs.fill_files,
+    also=GATE,
+    indirect=GATE,
+)
+def fill(step: Step, variant: str, version: str) -> Facts:
+    """Apply the variant's cloud-init data natively."""
+    step.tell(str(engines.choose(step.site, **step.params)))
+    files = seed.render(variant=variant, version=version, keys=None, bootstrapped=True)
+    (under,) = step.stands_on.values()
+    return natively.fill(step, natively.disk_of(under), files)
+
+
+@stage(
+    name="compile-vexfs",
+    pre=[build_cloudimg, toolchain],
+    check=inputs.source_problems,
+    reads=inputs.native_compile_files,
+    depends=inputs.native_recipe,
+    also=(*RECIPE, *GATE),
+    indirect=(*RECIPE, *GATE),
+)
+def compile_natively(step: Step, version: str) -> Facts:
+    """Compile the module and vexctl in the toolchain's root."""
+    step.tell(str(engines.choose(step.site, **step.params)))
+    kernel = str(step.result(build_cloudimg).facts["kernel"])
+    return compiling.compile_natively(step, kernel, step.result(toolchain))
+
+
+@stage(
     pre=[build_cloudimg, toolchain, ssh_key, seed_iso, savevm],
+    instead=engines.either(native=[compile_natively]),
     check=inputs.source_problems,
     reads=inputs.compile_files,
     depends=inputs.recipe,
-    indirect=("source", "module_command", "module_file", "tool_command", "tool_file"),
+    also=(*RECIPE, *GATE, *MACHINE),
+    indirect=(*RECIPE, *GATE, *MACHINE),
+    cost=inputs.guest_cost,
 )
-def compile_vexfs(
-    step: Step,
-    source: str,
-    version: str,
-    module_command: str,
-    module_file: str,
-    tool_command: str,
-    tool_file: str,
-    ssh_port: int,
-    keep_vm: bool,
-) -> Facts:
+def compile_vexfs(step: Step, version: str, ssh_port: int, keep_vm: bool) -> Facts:
     """Compile the module and vexctl in a copy of it."""
     with building.restored(step, parts_of(step), step.result(savevm)) as guest:
         return compiling.compile_in(step, guest, step.result(toolchain))
 
 
 @stage(
+    name="seal",
+    pre=[build_cloudimg, fill, compile_natively],
+    reads=inputs.native_seal_scripts,
+    depends=inputs.engine_native,
+)
+def seal_natively(step: Step) -> Facts:
+    """Install the results in the image's root and remove every trace of the build."""
+    kernel = str(step.result(build_cloudimg).facts["kernel"])
+    under = step.result(fill).path(building.MACHINE_DISK)
+    return natively.seal(step, under, step.result(compile_natively), kernel)
+
+
+@stage(
     pre=[build_cloudimg, ssh_key, seed_iso, savevm, compile_vexfs],
+    instead=engines.either(native=[seal_natively]),
     reads=inputs.seal_scripts,
+    depends=inputs.engine_vm,
+    also=(*GATE, *MACHINE),
+    indirect=(*GATE, *MACHINE),
+    cost=inputs.guest_cost,
 )
 def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     """Install the results and remove every trace of the build."""
@@ -186,7 +259,7 @@ def checksum(step: Step, variant: str, version: str, compression: str) -> None:
 
 
 @stage(
-    pre=[build_cloudimg, seed_iso, savevm, toolchain, compile_vexfs, seal, compress, checksum],
+    pre=[build_cloudimg, fill, toolchain, compile_vexfs, seal, compress, checksum],
     default=True,
 )
 def image(step: Step, variant: str, version: str, base: str, compression: str) -> None:
@@ -207,11 +280,20 @@ def image(step: Step, variant: str, version: str, base: str, compression: str) -
 
 
 @stage(
+    pre=[image],
+    instead=lambda *_, variants, **__: [call(image, variant=each) for each in variants.split(",")],
+)
+def images(step: Step, variants: str) -> None:
+    """Bake the images of several variants in one run."""
+
+
+@stage(
     pre=[compress],
     reads=inputs.session_templates,
     depends=inputs.accelerator,
     tools=(QEMU, "qemu-img"),
     room_bytes=2 * GIB,
+    cost=inputs.guest_cost,
 )
 def checkpoint(step: Step, accel: str, memory: int, cpus: int) -> Facts:
     """Boot the finished image once, and freeze it."""
@@ -233,11 +315,14 @@ namespace = Collection(
     seed_iso,
     boot,
     savevm,
+    packages,
+    fill,
     compile_vexfs,
     seal,
     compress,
     checksum,
     image,
+    images,
     checkpoint,
     session,
 )

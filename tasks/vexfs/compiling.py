@@ -1,44 +1,105 @@
-"""Compiles the source in a copy of the build VM: a side branch of which only the results stay."""
+"""Compiles the source, in a copy of the build VM or natively: only the results stay."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.digest import digest_of
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
-from tasks.guest import iso
+from tasks.guest import iso, native
 from tasks.vexfs import compilers, guest_steps
 from tasks.vexfs.building import Guest
 from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
 
 
-def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
-    """Compile the source that the step's parameters name; leaves module and tool in `out`."""
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The source that a step's parameters name."""
+
+    tree: Path
+    files: list[Path]
+    recipe: Recipe
+    version: str
+
+
+def source_of(step: Step) -> Source:
+    """The source to compile; says which it is."""
     tree = tree_of(str(step.params["source"]), step.site.root)
-    files = files_of(tree)
     recipe = recipe_of(tree, overrides(step.params))
     announce(step, tree, recipe)
+    return Source(
+        tree=tree, files=files_of(tree), recipe=recipe, version=str(step.params["version"])
+    )
+
+
+def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
+    """Compile the source in a guest; leaves module and tool in `out`."""
+    source = source_of(step)
     image = step.work / "source.iso"
-    iso.write_tree(image, tree, files, "VEXFS_SOURCE")
+    iso.write_tree(image, source.tree, source.files, "VEXFS_SOURCE")
     compilers.plug_in(guest.vm, tools)
     guest.vm.attach_disk(image, "source")
-    version = str(step.params["version"])
     names = guest_steps.compile_source(
         guest.ssh,
-        recipe,
-        version=version,
+        source.recipe,
+        version=source.version,
         into=step.out,
         deadline=step.deadline,
     )
-    for lock in (path for path in files if path.name == "Cargo.lock"):
+    return facts_of(step, source, names)
+
+
+def compile_natively(step: Step, kernel: str, tools: Result) -> Facts:
+    """Compile the source on this host, in the toolchain's root; leaves module and tool in `out`.
+
+    Args:
+        kernel: the version of the kernel in the image.
+    """
+    source = source_of(step)
+    copy = step.work / "source"
+    copy_files(source, copy)
+    step.say("compiling natively")
+    lines: list[str] = []
+    with guest_steps.blaming_the_source(lines):
+        results = native.run_with_toolchain(
+            tools.path(compilers.NATIVE),
+            copy,
+            guest_steps.compile_script(source.recipe, source.version, kernel),
+            step.work,
+            runner=step.runner,
+            timeout_s=step.deadline.left_s,
+            on_line=lines.append,
+        )
+    names = guest_steps.compiled_in(lines)
+    for name in names.values():
+        shutil.copyfile(results / name, step.out / name)
+    return facts_of(step, source, names)
+
+
+def copy_files(source: Source, target: Path) -> None:
+    """Copy the files that belong to a source; links stay links."""
+    for path in source.files:
+        copy = target / path.relative_to(source.tree)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy, follow_symlinks=False)
+
+
+def facts_of(step: Step, source: Source, names: dict[str, str]) -> Facts:
+    """What was compiled from what; lock files are kept for the bill of materials."""
+    for lock in (path for path in source.files if path.name == "Cargo.lock"):
         shutil.copyfile(lock, step.out / lock.name)
-    digests = {str(path.relative_to(tree)): step.digests.of(path) for path in files}
+    digests = {str(path.relative_to(source.tree)): step.digests.of(path) for path in source.files}
     return {
         "module": {"file": names["module"], "sha256": step.digests.of(step.out / names["module"])},
         "tool": {"file": names["tool"], "sha256": step.digests.of(step.out / names["tool"])},
-        "source": {"sha256": digest_of(digests), "files": len(files), "layout": recipe.layout},
+        "source": {
+            "sha256": digest_of(digests),
+            "files": len(source.files),
+            "layout": source.recipe.layout,
+        },
     }
 
 

@@ -1,9 +1,10 @@
-"""What is done in the build VM: compile, install, seal; the scripts are in scripts/guest/."""
+"""What is done in the build VM, or natively: compile, install, seal; with scripts/guest/."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,21 +37,42 @@ def compile_source(
         CompileFailed: with the compiler's own lines in view.
         MachineFailed, TimedOut: the guest did not get so far.
     """
+    lines: list[str] = []
+    with blaming_the_source(lines):
+        ssh.run(
+            script("plug-in.sh", {}) + compile_script(recipe, version),
+            what="Compiling",
+            timeout_s=deadline.left_s,
+            on_line=lines.append,
+        )
+    names = compiled_in(lines)
+    for name in names.values():
+        ssh.fetch(f"{RESULTS}/{name}", into / name)
+    return names
+
+
+def compile_script(recipe: Recipe, version: str, kernel: str = "") -> str:
+    """The script that compiles for `kernel`; "" is the one that runs."""
     words = {
         "VEXFS_VERSION": version,
         "MODULE_COMMAND": recipe.module_command,
         "MODULE_FILE": recipe.module_file,
         "TOOL_COMMAND": recipe.tool_command,
         "TOOL_FILE": recipe.tool_file,
+        "KVER": kernel,
     }
-    lines: list[str] = []
+    return script("compile.sh", words)
+
+
+@contextlib.contextmanager
+def blaming_the_source(lines: list[str]) -> Iterator[None]:
+    """A failure of the block as one of the source, with the compiler's `lines` that matter.
+
+    Raises:
+        CompileFailed: the script in the block failed.
+    """
     try:
-        ssh.run(
-            script("compile.sh", words),
-            what="Compiling",
-            timeout_s=deadline.left_s,
-            on_line=lines.append,
-        )
+        yield
     except CommandFailed as error:
         raise CompileFailed(
             "The source did not compile.",
@@ -58,9 +80,11 @@ def compile_source(
             log=error.log,
             tail=verdicts(lines),
         ) from error
+
+
+def compiled_in(lines: list[str]) -> dict[str, str]:
+    """The names of the two files that the compiling script says it left."""
     names = facts_in(lines)
-    for role in ("module", "tool"):
-        ssh.fetch(f"{RESULTS}/{names[role]}", into / names[role])
     return {role: names[role] for role in ("module", "tool")}
 
 
@@ -78,7 +102,7 @@ def verdicts(lines: list[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """What the guest says of itself at the end: its facts, and package name to version."""
+    """What the image says of itself at the end: its facts, and package name to version."""
 
     facts: dict[str, str]
     packages: dict[str, str]
@@ -98,13 +122,26 @@ def install_and_seal(
     ssh.run(f"mkdir -p {RESULTS}", what="Making room")
     for name in names.values():
         ssh.send(results / name, f"{RESULTS}/{name}")
-    words = {"MODULE": names["module"], "TOOL": names["tool"]}
     lines: list[str] = []
-    both = script("install.sh", words) + script("seal.sh", {})
+    steps = (
+        install_script(names),
+        *(script(name, {}) for name in ("try.sh", "seal.sh", "freeze.sh")),
+    )
     what = "Installing and sealing"
-    ssh.run(both, what=what, timeout_s=deadline.left_s, on_line=lines.append)
+    ssh.run("".join(steps), what=what, timeout_s=deadline.left_s, on_line=lines.append)
     if "sealed=yes" not in (line.strip() for line in lines):
         raise MachineFailed("The guest's root file system did not become read-only at the end.")
+    return sealed_in(lines)
+
+
+def install_script(names: Mapping[str, str], kernel: str = "") -> str:
+    """The script that installs for `kernel`; "" is the one that runs."""
+    words = {"MODULE": names["module"], "TOOL": names["tool"], "KVER": kernel}
+    return script("install.sh", words)
+
+
+def sealed_in(lines: list[str]) -> Sealed:
+    """What the installing and the sealing script say."""
     packages = {}
     for line in lines:
         if line.startswith("package="):

@@ -6,19 +6,20 @@ it imports modules, which load when they are used, and no names out of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core import process
-from tasks.guest import cloudconfig, ubuntu
+from tasks.core import capacity, errors, process
+from tasks.guest import cloudconfig, native, ubuntu
 from tasks.qemu import accel as accelerators
-from tasks.vexfs import bases
+from tasks.qemu import cost as guests
+from tasks.vexfs import bases, engines
 from tasks.vexfs import source as trees
 from tasks.vexfs.options import CLOUD_INIT, ROOT, SCRIPTS
 
 if TYPE_CHECKING:
-    from tasks.core.stage import Site
+    from tasks.core.stage import Site, Stage
 
 
 def base_files(base: str, **_: Any) -> list[Path]:
@@ -28,14 +29,15 @@ def base_files(base: str, **_: Any) -> list[Path]:
 
 
 def base_packages(
-    site: Site, base: str, variant: str, image_release: str, image_mirror: str, **_: Any
+    site: Site, base: str, variant: str, image_release: str, image_mirror: str, **params: Any
 ) -> dict[str, str]:
     """The packages in the base, all of a variant that it depends on; and its dated release.
 
     Raises:
         BadInput: the release or the mirror is not usable.
     """
-    found = {"packages": " ".join(bases.packages_before(base, variant))}
+    engine = engines.choose(site, base=base, **params)
+    found = {"packages": " ".join(bases.packages_before(base, variant, engine.name))}
     if base not in bases.DEBIAN and bases.local_file(base, site.root) is None:
         release = ubuntu.require_release(base, day=image_release, mirror=image_mirror)
         found["release"] = f"{release.name} {release.sha256 or ''}".rstrip()
@@ -71,15 +73,84 @@ def choose_accel(site: Site, wanted: Any) -> accelerators.Accel:
     return accelerators.choose(wanted, process.Runner(site.cache / "accel.log"), site.cache)
 
 
+def packages(variant: str) -> tuple[str, ...]:
+    """The packages that a variant consists of."""
+    return cloudconfig.packages_of(CLOUD_INIT, variant)
+
+
+def unless_packages(*others: Stage) -> Callable[..., list[Stage] | None]:
+    """A hook: what takes the place of the stage that installs packages, if there are none."""
+    return lambda site, variant, **_: None if packages(variant) else list(others)
+
+
+def native_problems(site: Site, base: str, **_: Any) -> Iterator[errors.VmbakeError]:
+    """What keeps this host from working on the base natively."""
+    try:
+        engines.require_native(base)
+    except errors.VmbakeError as error:
+        yield error
+
+
+def own_packages(site: Site, variant: str, **_: Any) -> dict[str, str]:
+    """The packages of a variant, which of all its data are what counts."""
+    return {"packages": " ".join(packages(variant))}
+
+
+def native_script(*names: str) -> Callable[..., list[Path]]:
+    """A hook: scripts of scripts/native/ that a stage runs, beside those that open the disk."""
+    every = ("with-disk.sh", "in-root.sh", *names)
+    return lambda **_: [native.SCRIPTS / name for name in every]
+
+
+def fill_files(variant: str, **_: Any) -> list[Path]:
+    """A variant's templates, and the script that has them applied natively."""
+    return [*seed_templates(variant), *native_script("fill.sh")()]
+
+
+def guest_cost(
+    site: Site, accel: str, memory: int, cpus: int, ssh_port: int = 0, **_: Any
+) -> capacity.Cost:
+    """What a stage takes in which the build VM runs."""
+    name = choose_accel(site, accel).name
+    return guests.guest_cost(name, memory_mb=memory, cpus=cpus, port=ssh_port)
+
+
+def toolchain_cost(site: Site, base: str, **params: Any) -> capacity.Cost:
+    """What the toolchain takes, which is made with or without a guest."""
+    return capacity.Cost() if base in bases.DEBIAN else guest_cost(site, **params)
+
+
 def compile_files(source: str, **_: Any) -> list[Path]:
     """The source tree, and the scripts that wake a copy of the build VM and compile in it."""
-    scripts = [SCRIPTS / "wake.sh", SCRIPTS / "compile.sh"]
+    scripts = [SCRIPTS / name for name in ("wake.sh", "plug-in.sh", "compile.sh")]
+    return [*trees.files_of(trees.tree_of(source, ROOT)), *scripts]
+
+
+def native_compile_files(source: str, **_: Any) -> list[Path]:
+    """The source tree, and the scripts that compile it natively."""
+    scripts = [native.SCRIPTS / "with-toolchain.sh", SCRIPTS / "compile.sh"]
     return [*trees.files_of(trees.tree_of(source, ROOT)), *scripts]
 
 
 def seal_scripts(**_: Any) -> list[Path]:
     """The scripts that wake a copy of the build VM, install, and seal."""
-    return [SCRIPTS / name for name in ("wake.sh", "install.sh", "seal.sh")]
+    names = ("wake.sh", "install.sh", "try.sh", "seal.sh", "freeze.sh")
+    return [SCRIPTS / name for name in names]
+
+
+def native_seal_scripts(**_: Any) -> list[Path]:
+    """The scripts that install and seal natively."""
+    return [SCRIPTS / "install.sh", SCRIPTS / "seal.sh", *native_script()()]
+
+
+def engine_vm(site: Site, **_: Any) -> dict[str, str]:
+    """What a guest made is not what this host makes."""
+    return {"engine": "vm"}
+
+
+def engine_native(site: Site, **_: Any) -> dict[str, str]:
+    """What this host made is not what a guest makes."""
+    return {"engine": "native"}
 
 
 def session_templates(**_: Any) -> list[Path]:
@@ -88,9 +159,14 @@ def session_templates(**_: Any) -> list[Path]:
 
 
 def recipe(site: Site, source: str, **params: Any) -> dict[str, str]:
-    """How the source is compiled, whether recognised or given."""
+    """How the source is compiled in a guest, whether recognised or given."""
     found = trees.recipe_of(trees.tree_of(source, site.root), trees.overrides(params))
-    return {f"recipe {part}": getattr(found, part) for part in trees.PARTS}
+    return {f"recipe {part}": getattr(found, part) for part in trees.PARTS} | engine_vm(site)
+
+
+def native_recipe(site: Site, **params: Any) -> dict[str, str]:
+    """How the source is compiled natively."""
+    return recipe(site, **params) | engine_native(site)
 
 
 def source_problems(site: Site, source: str, **params: Any) -> Iterator[str]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.core.options import Option, Options, within
+from tasks.core.options import Option, Options, listed, within
 from tasks.guest.cloudconfig import variants
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,13 @@ def known_base(value: str) -> str:
     return f"a base is one of {', '.join(BASES)}, or file:PATH."
 
 
+def known_variants(value: str) -> str:
+    """What is wrong with a list of variants."""
+    known = variants(CLOUD_INIT)
+    wrong = [repr(name) for name in value.split(",") if name not in known]
+    return f"{listed(wrong)} is none of {', '.join(known)}." if wrong else ""
+
+
 def plain_version(value: str) -> str:
     """What is wrong with a version."""
     if VERSION.fullmatch(value):
@@ -40,6 +47,7 @@ def plain_version(value: str) -> str:
 OPTIONS = Options(
     [
         option("variant", "What the image is for", choices=variants(CLOUD_INIT)),
+        option("variants", "Variants to bake, with commas between them", check=known_variants),
         option("version", "Version in names, image and manifest", check=plain_version),
         option("base", "Base image: debian-13, ubuntu-24.04, file:PATH, …", check=known_base),
         option("mirror", "Package mirror for Debian bases", matters=False),
@@ -53,6 +61,7 @@ OPTIONS = Options(
         option("tool_command", "Command that builds vexctl"),
         option("tool_file", "The program it builds"),
         option("toolchain", "More packages to compile with"),
+        option("engine", "What fills the image", choices=("auto", "vm", "native"), matters=False),
         option("accel", "How QEMU runs guests", choices=("auto", "kvm", "tcg"), matters=False),
         option(
             "memory", "Memory of the build VM in MiB", kind=int,

@@ -28,7 +28,7 @@ def render(
     *,
     variant: str,
     version: str,
-    keys: Path,
+    keys: Path | None,
     bootstrapped: bool = False,
     more_packages: tuple[str, ...] = (),
     renamed: Mapping[str, str] = MappingProxyType({}),
@@ -36,7 +36,7 @@ def render(
     """The files of the seed by name.
 
     Args:
-        keys: the folder that `make_keys` filled.
+        keys: the folder that `make_keys` filled; None: no guest is booted, and there is no way in.
         bootstrapped: the base has the variant's packages already, and its root fills the disk.
         more_packages: what cloud-init installs beyond the variant's packages.
         renamed: other names for packages on this base.
@@ -48,11 +48,18 @@ def render(
         "variant": variant,
         "version": version,
         "hostname": HOSTNAME,
-        "public_key": (keys / f"{USER_KEY}.pub").read_text().strip(),
-        "host_key": (keys / HOST_KEY).read_text().strip(),
         "full_disk": "yes" if bootstrapped else "",
-        "host_key_public": (keys / f"{HOST_KEY}.pub").read_text().strip(),
+        "in_guest": "yes" if keys else "",
+        "public_key": "",
+        "host_key": "",
+        "host_key_public": "",
     }
+    if keys:
+        values |= {
+            "public_key": (keys / f"{USER_KEY}.pub").read_text().strip(),
+            "host_key": (keys / HOST_KEY).read_text().strip(),
+            "host_key_public": (keys / f"{HOST_KEY}.pub").read_text().strip(),
+        }
     rendered = cloudconfig.render_variant(CLOUD_INIT, variant, values)
     config = dict(rendered.config)
     wanted = (*(() if bootstrapped else rendered.packages), *more_packages)

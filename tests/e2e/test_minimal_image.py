@@ -1,4 +1,4 @@
-"""The main job, whole: bake the minimal image, boot the result, use it, look for traces."""
+"""The main job, whole: bake the minimal image, and validate it; tamper with it, and be told."""
 
 from __future__ import annotations
 
@@ -10,31 +10,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from tasks.core.errors import CommandFailed
+from tasks.artifacts import checks
+from tasks.artifacts.checks import Validation
 from tasks.core.process import Runner
-from tasks.guest import iso
-from tasks.guest.ssh import Ssh
 from tasks.qemu import disk
-from tasks.qemu.accel import choose
-from tasks.qemu.machine import Machine
-from tasks.qemu.spec import Disk, MachineSpec
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "samples" / "vexfs"
-Firmware = Literal["bios", "uefi"]
 MOST_IMAGE_BYTES = 900_000_000
 MOST_COMPRESSED_BYTES = 300_000_000
-BOOT_TIMEOUT_S = 600
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -78,75 +70,6 @@ def baked() -> Baked:
     )
 
 
-@dataclass(frozen=True)
-class Booted:
-    """A copy of the image, booted for the first time by its new owner."""
-
-    vm: Machine
-    ssh: Ssh
-    identity: tuple[str, str]
-
-
-def boot(stack: ExitStack, baked: Baked, firmware: Firmware, folder: Path) -> Machine:
-    folder.mkdir()
-    runner = Runner(folder / "log")
-    key = folder / "key"
-    runner.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
-    owner = f"#cloud-config\nssh_authorized_keys: [{key.with_suffix('.pub').read_text().strip()}]\n"
-    meta = f"instance-id: {folder.name}\nlocal-hostname: {folder.name}\n"
-    iso.write_seed(folder / "seed.iso", {"user-data": owner.encode(), "meta-data": meta.encode()})
-    overlay = folder / "disk.qcow2"
-    disk.create_overlay(runner, overlay, backing=baked.image, backing_format="qcow2")
-    spec = MachineSpec(
-        name=folder.name,
-        accel=choose("auto", runner, ROOT / ".vmbake" / "cache"),
-        memory_mb=1024,
-        cpus=1,
-        disks=(
-            Disk(id="root", path=overlay, format="qcow2"),
-            Disk(id="seed", path=folder / "seed.iso", format="raw", read_only=True),
-        ),
-        firmware=firmware,
-    )
-    return stack.enter_context(Machine(spec, folder / "vm", runner))
-
-
-def scan_host_key(vm: Machine, runner: Runner) -> str:
-    """The key that the guest made at its first boot; sshd may start after the login prompt."""
-    scan = ("ssh-keyscan", "-T", "60", "-t", "ed25519", "-p", str(vm.ssh_port), "127.0.0.1")
-    deadline = time.monotonic() + BOOT_TIMEOUT_S
-    while time.monotonic() < deadline:
-        with suppress(CommandFailed):
-            if scanned := runner.output(scan).strip():
-                return scanned.split(" ", 1)[1]
-        vm.pause(1)
-    raise AssertionError("the guest never showed a host key")
-
-
-def log_in(stack: ExitStack, vm: Machine, folder: Path) -> Booted:
-    """As the image's own user, after the first boot made new host keys."""
-    runner = Runner(folder / "log")
-    vm.wait_console(r"login:", timeout_s=BOOT_TIMEOUT_S, what="show its login prompt")
-    host_key = scan_host_key(vm, runner)
-    ssh = stack.enter_context(
-        Ssh(vm, user="vexfs", key=folder / "key", host_key=host_key, runner=runner)
-    )
-    ssh.wait(BOOT_TIMEOUT_S)
-    ssh.run("cloud-init status --wait >/dev/null || [ $? -eq 2 ]", what="First boot")
-    machine_id = ssh.output("cat /etc/machine-id", what="Asking for its name").strip()
-    return Booted(vm=vm, ssh=ssh, identity=(machine_id, host_key))
-
-
-@pytest.fixture(scope="session")
-def machines(baked: Baked, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Booted]]:
-    """One copy booted by BIOS and one by UEFI, at the same time."""
-    folder = tmp_path_factory.mktemp("machines")
-    kinds: tuple[Firmware, ...] = ("bios", "uefi")
-    with ExitStack() as stack:
-        running = {kind: boot(stack, baked, kind, folder / kind) for kind in kinds}
-        yield {kind: log_in(stack, vm, folder / kind) for kind, vm in running.items()}
-
-
 def sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -181,89 +104,100 @@ def test_the_image_stands_alone_and_is_sound(baked: Baked, tmp_path: Path) -> No
     assert found.virtual_bytes == baked.manifest["virtual_size_bytes"]
 
 
-def test_nothing_of_the_build_is_in_the_sealed_disk(baked: Baked, tmp_path: Path) -> None:
-    raw = tmp_path / "disk.raw"
-    disk.convert(Runner(tmp_path / "log"), baked.image, "qcow2", raw, "raw")
-    table = json.loads(
-        subprocess.run(["sfdisk", "--json", raw], check=True, capture_output=True).stdout
-    )
-    root = max(table["partitiontable"]["partitions"], key=lambda part: int(part["size"]))
+def validate(image: Path, *words: str, status: int = 0) -> Validation:
+    """What `inv validate.image` finds out about an image."""
+    out, err = inv("validate.image", str(image), *words, status=status)
+    (record,) = out.splitlines()
+    assert image.name in err
+    return checks.read(ROOT / record)
+
+
+def names_of(validation: Validation, outcome: str) -> set[str]:
+    return {f"{c.group}: {c.name}" for c in validation.checks if c.outcome == outcome}
+
+
+@pytest.fixture(scope="session")
+def by_bios(baked: Baked) -> Validation:
+    """Every check, with two clones and a reboot."""
+    return validate(baked.image, "--firmware", "bios")
+
+
+def test_it_passes_every_check_by_bios(baked: Baked, by_bios: Validation) -> None:
+    assert by_bios.error == ""
+    assert by_bios.passed
+    assert {check.group for check in by_bios.checks if check.outcome == "passed"} == {
+        *("boot", "module", "filesystem", "vexctl", "configuration", "system", "seal"),
+    }
+    skipped = [check for check in by_bios.checks if check.outcome == "skipped"]
+    assert {check.group for check in skipped} == {"hardening"}
+    assert all("production only" in check.reason for check in skipped)
+    assert by_bios.sha256 == sha256(baked.image)
+    assert [mark.name for mark in by_bios.boot] == [
+        "kernel", "userspace", "SSH", "cloud-init done",
+    ]  # fmt: skip
+    assert (ROOT / "output" / "validation" / f"{baked.image.name}.{by_bios.accel}.bios.console.log"
+            ).stat().st_size > 0  # fmt: skip
+
+
+def test_it_passes_by_uefi(baked: Baked) -> None:
+    by_uefi = validate(baked.image, "--firmware", "uefi", "--quick")
+    assert by_uefi.passed
+    assert by_uefi.firmware == "uefi"
+    skipped = {check.reason for check in by_uefi.checks if check.outcome == "skipped"}
+    assert {reason for reason in skipped if "production only" not in reason} == {
+        "Left out by --quick."
+    }
+
+
+def test_a_tampered_image_fails_by_exactly_what_was_done_to_it(
+    baked: Baked, tmp_path: Path
+) -> None:
+    image = tampered(baked, tmp_path)
+    found = validate(image, "--quick", status=14)
+    assert found.error == ""
+    assert names_of(found, "error") == set()
+    assert names_of(found, "failed") == {
+        "seal: bytes equal the manifest",
+        "seal: no key of root",
+        "seal: no trace of the build",
+        "configuration: service is enabled",
+        "configuration: service is active",
+        "filesystem: is mounted where configured",
+        "configuration: /etc/vexfs/vexfs.conf",
+        "vexctl: file equals the manifest",
+        "vexctl: version equals the manifest",
+    }
+
+
+def tampered(baked: Baked, folder: Path) -> Path:
+    """A copy that was changed offline; its manifest still says what the image was."""
+    runner = Runner(folder / "log")
+    raw, image = folder / "disk.raw", folder / baked.image.name
+    disk.convert(runner, baked.image, "qcow2", raw, "raw")
+    table = json.loads(runner.output(["sfdisk", "--json", raw]))["partitiontable"]
+    root = max(table["partitions"], key=lambda part: int(part["size"]))
     where = f"{raw}?offset={root['start'] * 512}"
-
-    def debugfs(request: str) -> str:
-        words = ["debugfs", "-R", request, where]
-        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
-
-    assert debugfs("cat /etc/machine-id").strip() in ("", "uninitialized")
-    assert "ssh_host_" not in debugfs("ls /etc/ssh")
-    assert "instances" not in debugfs("ls /var/lib/cloud")
-    assert "vmbake" not in debugfs("cat /etc/passwd") + debugfs("cat /etc/shadow")
-    assert "vmbake" not in debugfs("ls /home") + debugfs("ls /etc/sudoers.d")
-    assert set(re.findall(r"Size: (\d+)", debugfs("stat /var/log/vexfs.log"))) == {"0"}
-    for gone in ("/var/lib/systemd/random-seed", "/var/log/cloud-init.log", "/usr/bin/gcc"):
-        assert "Inode" not in debugfs(f"stat {gone}"), gone
-    checked = subprocess.run(["e2fsck", "-f", "-n", where], check=False, capture_output=True)
-    assert checked.returncode == 0, checked.stdout
-
-
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
-def test_it_boots_and_stores_files(machines: dict[str, Booted], firmware: str) -> None:
-    ssh = machines[firmware].ssh
-    ssh.run(
-        """
-        systemctl is-enabled --quiet vexfs.service
-        systemctl is-active --quiet vexfs.service
-        grep ' /mnt/vexfs vexfs ' /proc/mounts
-        echo 'kept by vexfs' > /mnt/vexfs/file
-        mv /mnt/vexfs/file /mnt/vexfs/renamed
-        [ "$(cat /mnt/vexfs/renamed)" = 'kept by vexfs' ]
-        rm /mnt/vexfs/renamed
-        vexfs-mount-helper unmount
-        modprobe -r vexfs
-        vexfs-mount-helper mount
-        vexfs-mount-helper status
-        vexctl status
-        """,
-        what="Using the file system",
+    (folder / "key").write_text("ssh-ed25519 AAAA vmbake user key\n")
+    (folder / "vexctl").write_text("#!/bin/sh\necho vexctl 0.0.1\n")
+    config = runner.output(["debugfs", "-R", "cat /etc/vexfs/vexfs.conf", where])
+    (folder / "conf").write_text(config.replace("LOG_LEVEL=info", "LOG_LEVEL=error"))
+    requests = (
+        "rm /etc/systemd/system/multi-user.target.wants/vexfs.service",
+        "mkdir /root/.ssh",
+        f"write {folder}/key /root/.ssh/authorized_keys",
+        "rm /usr/local/bin/vexctl",
+        f"write {folder}/vexctl /usr/local/bin/vexctl",
+        "set_inode_field /usr/local/bin/vexctl mode 0100755",
+        "rm /etc/vexfs/vexfs.conf",
+        f"write {folder}/conf /etc/vexfs/vexfs.conf",
     )
-
-
-def test_firmware_was_what_it_should_be(machines: dict[str, Booted]) -> None:
-    look = "[ -d /sys/firmware/efi ] && echo uefi || echo bios"
-    said = {name: m.ssh.output(look, what="Looking").strip() for name, m in machines.items()}
-    assert said == {"bios": "bios", "uefi": "uefi"}
-
-
-def test_the_guest_is_healthy(baked: Baked, machines: dict[str, Booted]) -> None:
-    ssh = machines["bios"].ssh
-    assert ssh.output("systemctl --failed --no-legend", what="Looking for failed units") == ""
-    kernel = ssh.output("uname -r", what="Asking for the kernel").strip()
-    assert kernel == baked.manifest["kernel"]
-    assert baked.manifest["module"]["vermagic"].split()[0] == kernel
-    versions = ssh.output("vexctl --version; modinfo -F version vexfs", what="Versions")
-    assert versions.split() == ["vexctl", "1.0.0", "1.0.0"]
-    installed = ssh.output("dpkg-query -W -f '${binary:Package} ${Version}\\n'", what="Packages")
-    assert dict(line.split() for line in installed.splitlines()) == baked.manifest["packages"]
-    grown = ssh.output("df --output=size -BM / | tail -1", what="Asking for the size")
-    assert int(grown.strip().rstrip("M")) > 8000
-
-
-def test_two_copies_are_two_machines(machines: dict[str, Booted]) -> None:
-    one, other = machines["bios"].identity, machines["uefi"].identity
-    assert one[0] != other[0]
-    assert one[1] != other[1]
-
-
-def test_nothing_of_the_build_is_found_inside(machines: dict[str, Booted]) -> None:
-    ssh = machines["bios"].ssh
-    traces = ssh.output(
-        "grep -rIlE 'vmbake (user|host) key|vmbake:|/run/vmbake' "
-        "/etc /home /root /var /usr/local /boot 2>/dev/null || true",
-        what="Looking for traces",
-    )
-    assert traces == ""
-    ssh.run("! command -v gcc && ! command -v make && ! command -v cargo", what="No compilers")
-    ssh.run("[ ! -e /usr/src/linux-headers-$(uname -r) ]", what="No headers")
+    (folder / "requests").write_text("\n".join(requests) + "\n")
+    runner.run(["debugfs", "-w", "-f", folder / "requests", where])
+    disk.convert(runner, raw, "raw", image, "qcow2")
+    raw.unlink()
+    name = image.name.replace(".qcow2", ".manifest.json")
+    (folder / name).write_text(json.dumps(baked.manifest))
+    return image
 
 
 def test_a_second_run_has_nothing_to_do(baked: Baked) -> None:
@@ -294,46 +228,56 @@ def test_a_compiler_error_is_shown(baked: Baked, tmp_path: Path) -> None:
     assert sha256(baked.image) == before
 
 
-def test_a_killed_build_goes_on_from_the_last_finished_stage(baked: Baked, tmp_path: Path) -> None:
-    tree = edited_sample(tmp_path, "MODULE_LICENSE", "static int __used v = 1;\nMODULE_LICENSE")
-    process = start("vexfs.seal", "--source", str(tree))
+@pytest.mark.parametrize(
+    ("engine", "sign", "left_to_do"),
+    [
+        ("vm", "vexfs.seal: restoring", ["vexfs.seal"]),
+        ("native", "vexfs.compile-vexfs: compiling", ["vexfs.compile-vexfs", "vexfs.seal"]),
+        ("native", "vexfs.seal: installing", ["vexfs.seal"]),
+    ],
+)
+def test_a_killed_build_goes_on_from_the_last_finished_stage(
+    tmp_path: Path, engine: str, sign: str, left_to_do: list[str]
+) -> None:
+    edit = f"static int __used v{len(sign)} = 1;\nMODULE_LICENSE"
+    tree = edited_sample(tmp_path, "MODULE_LICENSE", edit)
+    words = ("vexfs.seal", "--engine", engine, "--source", str(tree))
+    process = start(*words)
     assert process.stderr is not None
     for line in process.stderr:
-        if "vexfs.seal: restoring" in line:
+        if sign in line:
             break
-    guests = qemu_children(process.pid)
-    assert guests
+    helpers = helpers_of(process.pid)
+    assert helpers
     process.send_signal(signal.SIGKILL)
     process.communicate()
     deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in guests):
-        assert time.monotonic() < deadline, "QEMU outlived its parent"
+    while any(Path(f"/proc/{pid}").exists() for pid in helpers):
+        assert time.monotonic() < deadline, "something outlived its parent"
         time.sleep(0.1)
-    _, err = inv("vexfs.seal", "--source", str(tree))
+    work = str(ROOT / ".vmbake" / "work")
+    assert work not in Path("/proc/mounts").read_text()
+    loops = Path("/sys/block").glob("loop*/loop/backing_file")
+    assert not [loop for loop in loops if loop.read_text().startswith(work)]
+    _, err = inv(*words)
     ran = re.findall(r"^(\S+): started$", err, re.MULTILINE)
-    assert ran == ["vexfs.seal"]
+    assert ran == left_to_do
 
 
-def qemu_children(pid: int) -> list[int]:
-    """The QEMU processes that a process started."""
+def helpers_of(pid: int) -> list[int]:
+    """The processes that work in the folders of a run: QEMU, or the native engine's."""
+    work = re.compile(rb"/work/vexfs\.[a-z-]+\.%d/" % pid)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = [
             int(path.name)
             for path in Path("/proc").glob("[0-9]*")
-            if parent_of(path) == pid and b"qemu-system" in command_of(path)
+            if path.name != str(pid) and work.search(command_of(path))
         ]
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(0.02)
     return []
-
-
-def parent_of(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 def command_of(process: Path) -> bytes:

@@ -2,155 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tasks.core.errors import BadInput
 from tasks.docker import images
 from tasks.docker.container import Container
-from tasks.docker.engine import Engine, connect
+from tasks.docker.engine import Engine
 from tasks.docker.runs import Run
 from tasks.docker.spec import ContainerSpec
 from tasks.vdsm import probes
+from tests.e2e.dsm_house import PASSWORD, Built, edited_step
 from tests.standins import docker_registry
-from tests.standins.release_server import ReleaseServer, serving
-from tests.standins.tiny_image import TinyImage
-from tests.standins.vdsm import image as standin
-from tests.standins.vdsm.guest import make_pat
 
-pytest_plugins = ("tests.standins.engine",)
+pytest_plugins = ("tests.standins.engine", "tests.e2e.dsm_fixtures")
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
-PASSWORD = "Tr0ub4dor.and.3"  # a word that is found nowhere by accident
-BAD_INPUT, NO_TOOL, MACHINE_FAILED, PROVISION_FAILED = 2, 3, 8, 13
+BAD_INPUT = BadInput.exit_code
 STEPS = ("wait-for-boot", "configure-admin", "post-wizard", "configure-system")
 WEB, NFS = 5000, 2049
-
-
-@dataclass(kw_only=True)
-class House:
-    """A checkout of its own, whose builds have names of their own in the engine."""
-
-    root: Path
-    settings: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f"{self.settings['DSM_IMAGE_NAME']}-tcg"
-
-    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "invoke", *words],
-            cwd=self.root,
-            env={**os.environ, **self.settings, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def inv(
-        self, *words: str, status: int = 0, env: dict[str, str] | None = None
-    ) -> tuple[str, str]:
-        process = self.start(*words, **(env or {}))
-        out, err = process.communicate()
-        assert process.returncode == status, f"status {process.returncode}\n{out}\n{err}"
-        return out, err
-
-    def made(self, err: str) -> list[str]:
-        """The stages that a run made, by what it said."""
-        return re.findall(r"^(\S+): done after", err, re.MULTILINE)
-
-    def states(self, *words: str) -> dict[str, str]:
-        out, _ = self.inv("explain", "--json", *words)
-        return {entry["stage"]: entry["state"] for entry in json.loads(out)}
-
-    def containers(self, engine: Engine) -> list[str]:
-        """Those of this checkout's runs, wherever they are in their lives."""
-        names = [each["Names"][0] for each in engine.api.containers(all=True)]
-        runs = {path.stem for path in self.root.glob(".vmbake/docker/*/*.lock")}
-        return [name for name in names if any(run in name for run in runs)]
-
-
-def checkout(folder: Path) -> Path:
-    """The files of this checkout, also those that are not committed yet."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def pat() -> Path:
-    return make_pat()
-
-
-@pytest.fixture(scope="session")
-def server(pat: Path) -> Iterator[ReleaseServer]:
-    with serving(pat.parent) as running:
-        yield running
-
-
-def house(folder: Path, server: ReleaseServer, pat: Path, name: str, **settings: str) -> House:
-    return House(
-        root=checkout(folder),
-        settings={
-            "DSM_PAT_URL": f"{server.url}/{pat.name}",
-            "DSM_VERSION": "7.2.2",
-            # Of a listed build, the real file's size would be enforced.
-            "DSM_BUILD": "99999",
-            "DSM_IMAGE_NAME": f"vmbake-e2e/{name}",
-            "DSM_MEMORY": "512",
-            "DSM_CPUS": "1",
-            "DSM_SLOW": "3",
-            "DSM_ADMIN_PASS": PASSWORD,
-            **settings,
-        },
-    )
-
-
-def remove_images(engine: Engine, name: str) -> None:
-    for found in engine.api.images(name=name):
-        with contextlib.suppress(Exception):
-            engine.api.remove_image(found["Id"], force=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    house: House
-    out: str
-    err: str
-
-
-@pytest.fixture(scope="session")
-def built(
-    docker_engine: str, server: ReleaseServer, pat: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Built]:
-    """One build that every test may look at; its engine keeps the images until the end."""
-    own = house(
-        tmp_path_factory.mktemp("house"), server, pat, "one", DSM_BASE_IMAGE=standin.build("7.41")
-    )
-    out, err = own.inv("build.tcg")
-    yield Built(house=own, out=out, err=err)
-    with connect() as engine:
-        remove_images(engine, own.name)
 
 
 def test_the_build_goes_from_the_pat_to_a_tested_image(built: Built, engine: Engine) -> None:
@@ -246,22 +120,6 @@ def test_an_edited_step_runs_again_from_the_checkpoint(built: Built, engine: Eng
     assert images.find(engine, f"{built.house.name}:ckpt-start-ready")
 
 
-@contextlib.contextmanager
-def edited_step(house: House) -> Iterator[None]:
-    """Say something else in the step that enables NFS, and take it back."""
-    script = house.root / "scripts" / "provision_dsm.py"
-    text = script.read_text()
-    head, name, body = text.partition("\ndef configure_system(")
-    assert name
-    first, _, rest = body.partition('"""\n')
-    second, _, rest = rest.partition("\n")
-    script.write_text(f'{head}{name}{first}"""\n    assert True\n{second}\n{rest}')
-    try:
-        yield
-    finally:
-        script.write_text(text)
-
-
 def test_a_checkpoint_can_be_named_and_must_fit(built: Built) -> None:
     own = built.house
     states = own.states("build.tcg", "--from-checkpoint", "ckpt-start-ready")
@@ -290,90 +148,6 @@ def test_a_checkpoint_can_be_explored(built: Built, engine: Engine, tmp_path: Pa
         assert probes.is_dsm(int(address[1]), timeout_s=60)
     finally:
         engine.api.remove_container(remove[1], force=True, v=True)
-
-
-def test_a_wrong_password_is_told_from_a_dsm_that_is_down(built: Built) -> None:
-    _, err = built.house.inv(
-        "vdsm.smoke-test", "--accel", "tcg", "--from-checkpoint", "final",
-        env={"DSM_ADMIN_PASS": "Wr0ng.word"}, status=BAD_INPUT,
-    )  # fmt: skip
-    assert "password" in err
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kill:
-    """When to kill a build, and how to make it come to that."""
-
-    stage: str
-    sign: str
-    words: tuple[str, ...]
-    env: dict[str, str] = field(default_factory=dict)
-
-
-KILLS = (
-    Kill(stage="vdsm.provision", sign="waiting for QEMU", words=("build.tcg",),
-         env={"DSM_SERVER_NAME": "killed"}),
-    Kill(stage="vdsm.provision", sign="post-wizard", words=("build.tcg",),
-         env={"DSM_SERVER_NAME": "killed2"}),
-    Kill(stage="vdsm.flatten", sign="10 %", words=("build.tcg", "--dsm-build", "99998")),
-    Kill(stage="vdsm.smoke-test", sign="waiting for DSM", words=("build.tcg",),
-         env={"DSM_BUILD": "99997"}),
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("kill", KILLS, ids=lambda kill: f"{kill.stage}: {kill.sign}")
-def test_a_killed_build_goes_on_where_it_was(built: Built, engine: Engine, kill: Kill) -> None:
-    own = built.house
-    words = (*kill.words, "--from-checkpoint", "start-ready")
-    killed(own, kill, words)
-    _, err = own.inv(*words, env=kill.env)
-    assert own.made(err)[0] == kill.stage
-    assert own.containers(engine) == []
-
-
-def test_what_a_killed_first_boot_left_is_removed(built: Built, engine: Engine) -> None:
-    boot = Kill(stage="vdsm.boot", sign="wait-for-boot", words=())
-    killed(built.house, boot, ("vdsm.boot", "--accel", "tcg", "--mac", "02:11:32:00:00:01"))
-    assert built.house.containers(engine) != []
-    volumes = engine.api.volumes()["Volumes"]
-    _, err = built.house.inv("vdsm.smoke-test", "--accel", "tcg", "--no-cache",
-                             "--from-checkpoint", "final")  # fmt: skip
-    assert "removed the container of a killed run" in err
-    assert built.house.containers(engine) == []
-    assert len(engine.api.volumes()["Volumes"] or []) < len(volumes)
-
-
-def killed(own: House, kill: Kill, words: tuple[str, ...]) -> None:
-    """Start a build and kill it as soon as it says the sign."""
-    process = own.start(*words, **kill.env)
-    assert process.stderr
-    sign = f"{kill.stage}: {kill.sign}"
-    assert any(line.startswith(sign) for line in process.stderr), f"it never said {sign}"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
-
-def test_the_newer_layout_with_a_checkpoint_after_each_step(
-    docker_engine: str, server: ReleaseServer, pat: Path, tmp_path: Path, engine: Engine
-) -> None:
-    faults = "dead-click=two-factor,reordered,reset-after-admin"
-    own = house(
-        tmp_path, server, pat, "two",
-        DSM_BASE_IMAGE=standin.build("7.63", faults=faults), DSM_CHECKPOINTS="all",
-    )  # fmt: skip
-    try:
-        own.inv("build.tcg")
-        out, _ = own.inv("vdsm.checkpoints")
-        assert re.findall(r"^\S+ +(\S+)", out, re.MULTILINE) == [
-            *("start-ready", "configure-admin", "post-wizard", "final"),
-        ]
-        with edited_step(own):
-            states = own.states("build.tcg")
-        assert [stage for stage, state in states.items() if state == "stale"] == [
-            *("vdsm.provision", "vdsm.flatten", "vdsm.smoke-test", "build.tcg"),
-        ]
-    finally:
-        remove_images(engine, own.name)
 
 
 def test_nothing_is_pushed_without_leave_and_a_list_is_made_with_it(
@@ -411,39 +185,3 @@ def test_a_kept_container_is_left_running_and_says_how_to_end_it(
     assert name
     assert engine.api.inspect_container(name[1])["State"]["Running"]
     engine.api.remove_container(name[1], force=True, v=True)
-
-
-def failing(
-    folder: Path, server: ReleaseServer, pat: Path, faults: str, *words: str, status: int
-) -> str:
-    own = house(folder, server, pat, "bad", DSM_BASE_IMAGE=standin.build("7.41", faults=faults))
-    _, err = own.inv(*words, status=status)
-    with connect() as engine:
-        assert own.containers(engine) == []
-        assert images.find(engine, f"{own.name}:latest") is None
-    return err
-
-
-def test_a_container_that_dies_ends_the_build_at_once(
-    docker_engine: str, server: ReleaseServer, pat: Path, tmp_path: Path
-) -> None:
-    err = failing(tmp_path, server, pat, "exit=64", "build.tcg", status=MACHINE_FAILED)
-    assert "exit code 64" in err
-    assert "the PAT" in err
-
-
-def test_an_image_of_another_layout_is_refused(
-    docker_engine: str, server: ReleaseServer, pat: Path, tmp_path: Path, tiny: TinyImage
-) -> None:
-    own = house(tmp_path, server, pat, "bad", DSM_BASE_IMAGE=tiny.reference)
-    _, err = own.inv("build.tcg", status=BAD_INPUT)
-    assert "no vdsm/virtual-dsm of a known layout" in err
-
-
-def test_without_an_engine_nothing_begins(server: ReleaseServer, pat: Path, tmp_path: Path) -> None:
-    own = house(tmp_path, server, pat, "bad", DOCKER_HOST=f"unix://{tmp_path}/none.sock")
-    process = own.start("build.tcg")
-    _, err = process.communicate()
-    assert process.returncode not in (0, 1)
-    assert "No Docker engine" in err
-    assert "Traceback" not in err

@@ -98,6 +98,7 @@ def test_a_container_that_dies_ends_every_wait_at_once(
         tiny,
         "printf '\\033[1;31mno KVM\\033[0m\\r\\n'; printf last; sleep 1; exit 88",
         exit_reason={88: "no usable /dev/kvm"}.__getitem__,
+        exit_remedy={88: "Go without it."}.__getitem__,
     )
     with Container.started(run, spec, log=tmp_path / "log") as c:
         begin = time.monotonic()
@@ -116,6 +117,7 @@ def test_a_container_that_dies_ends_every_wait_at_once(
         f"The container {c.name} ended with exit code 88 (no usable /dev/kvm) "
         "while waiting for DSM."
     )
+    assert caught.value.hint == "Go without it."
     assert caught.value.tail == ("no KVM", "last")
 
 

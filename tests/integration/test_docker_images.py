@@ -126,7 +126,7 @@ def test_a_commit_keeps_the_settings_and_takes_the_changes(
     text = "echo content >/made; echo lost >/data/made; sleep 600"
     with Container.started(run, spec(tiny, text, RUN="time"), log=tmp_path / "log") as c:
         c.wait_until(lambda: c.find_file("/data/made"), what="file", timeout_s=SOON_S)
-        image = commit(c, changes, message="checkpoint start-ready")
+        image = commit(c, changes, message="checkpoint start-ready", name="vmbake-test-made:1")
         assert c.ended is None
     assert image.env == {
         "KEPT": "a b", "CHANGED": 'new "q" $x', "MORE": "1=2", "RUN": "time"
@@ -139,7 +139,7 @@ def test_a_commit_keeps_the_settings_and_takes_the_changes(
     assert (image.volumes, image.ports) == (base.volumes, base.ports | {"445/tcp"})
     assert image.healthcheck == base.healthcheck
     assert image.layers[:-1] == base.layers
-    assert image.tags == ()
+    assert image.tags == ("vmbake-test-made:1",)
     assert image.created > base.created
     with Container.started(
         run, ContainerSpec(image=image.id, name="look", network="none",

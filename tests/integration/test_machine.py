@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tasks.core.crew import Crew, Interrupted
 from tasks.core.errors import Busy, MachineFailed, TimedOut
 from tasks.core.process import Runner
 from tasks.qemu import disk as images
@@ -216,3 +221,39 @@ def test_a_disk_is_plugged_in_while_it_runs(
         vm.attach_disk(source, "second")
         with pytest.raises(MachineFailed, match="ports"):
             vm.attach_disk(source, "third")
+
+
+def test_machines_in_threads_end_when_these_are_interrupted(
+    tmp_path: Path, runner: Runner, make_spec: Callable[..., MachineSpec]
+) -> None:
+    """One is open for others; in another thread somebody waits for what its guest never does."""
+    crew: Crew[str] = Crew()
+    spec = make_spec(sector("hello\n", TICK))
+    (first,) = spec.disks
+    other = tmp_path / "other.qcow2"
+    shutil.copyfile(first.path, other)
+    other_spec = dataclasses.replace(spec, disks=(dataclasses.replace(first, path=other),))
+    machines: dict[str, Machine] = {}
+
+    @contextlib.contextmanager
+    def booted() -> Iterator[None]:
+        with Machine(spec, tmp_path / "open", runner) as machines["open"]:
+            machines["open"].wait_console("^hello$", timeout_s=30, what="say hello")
+            yield
+            # It still runs: those who stood on it are done, and nobody has ended it.
+            assert machines["open"].process.returncode is None
+
+    def work() -> None:
+        with Machine(other_spec, tmp_path / "working", runner) as machines["working"]:
+            waits.set()
+            machines["working"].wait_console("never", timeout_s=600, what="do the impossible")
+
+    waits = threading.Event()
+    crew.open("open", booted(), "open")
+    assert crew.next().opened
+    crew.start("working", work, "working")
+    assert waits.wait(30)
+    ended = {news.work: news.error for news in crew.end()}
+    assert isinstance(ended["working"], Interrupted)
+    assert ended["open"] is None
+    assert [vm.process.returncode is None for vm in machines.values()] == [False, False]

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tasks.ci.data import ReportData, Video
 from tasks.ci.report.page import render
-from tests.standins.validations import HOSTILE, image, run, validation
+from tests.standins.validations import AROUND, HOSTILE, image, run, validation
 
 pytestmark = pytest.mark.integration
 
@@ -363,3 +363,19 @@ def test_paper_shows_the_failures_and_no_buttons(reader: Reader) -> None:
     expect(page.get_by_role("searchbox")).to_have_count(0)
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     expect(page.locator("#c2-9")).not_to_be_visible()
+
+
+def test_what_failed_around_the_images_is_one_click_away(reader: Reader) -> None:
+    page = reader.open(replace(twelve(), around=AROUND))
+    page.locator("#failures a[href='#c0-2']").click()
+    expect(page.locator("#c0-2 pre")).to_be_visible()
+    expect(page.locator("#c0-2")).to_contain_text("shellcheck scripts/guest/seal.sh")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_can_be_read_and_does_not_disturb_the_filters(reader: Reader, dark: bool) -> None:
+    page = reader.open(replace(twelve(), around=AROUND), PHONE, dark=dark, place="#c0-2")
+    assert page.evaluate(FAINT) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+    toggle(page, "failed").click()
+    expect(page.locator("#around details").first).to_be_visible()

@@ -111,6 +111,28 @@ def test_commands_and_files_share_one_connection(host: Host) -> None:
     assert (here / "sshd.log").read_text().count("Accepted publickey") == 1
 
 
+def test_a_shell_stays_open(host: Host) -> None:
+    with connect(host) as ssh:
+        ssh.wait(timeout_s=20)
+        with ssh.shell() as shell:
+            first = shell.run("echo $LC_ALL; echo err >&2; exit 3", timeout_s=20)
+            second = shell.run("cat", timeout_s=20)
+    assert (first.status, first.stdout, first.stderr) == (3, "C.UTF-8\n", "err\n")
+    assert (second.status, second.said) == (0, "")
+    assert (host.directory / "sshd.log").read_text().count("Accepted publickey") == 1
+
+
+def test_a_shell_ends_with_the_machine(host: Host) -> None:
+    with connect(host) as ssh:
+        ssh.wait(timeout_s=20)
+        with ssh.shell() as shell:
+            shell.run("true", timeout_s=20)
+            for callback in host.callbacks:
+                callback()
+            with pytest.raises(CommandFailed, match="connection to the guest ended"):
+                shell.run("exec sleep 60", timeout_s=60)
+
+
 def test_another_host_key_is_refused(host: Host) -> None:
     other = make_key(host.directory / "other")
     with (

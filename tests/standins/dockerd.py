@@ -25,9 +25,9 @@ class PrivateEngine:
     """A dockerd with its data, its socket and its processes under one directory.
 
     Args:
-        network: it gets the machine's bridge docker0 and firewall rules, so that it can publish
-            ports; only one engine at a time can have these. Otherwise it is in a network
-            namespace of its own: --bridge=none would remove another engine's bridge.
+        network: it gets the machine's bridge docker0 and firewall rules; only one engine at a
+            time can have these. Otherwise it is in a network namespace of its own, where its
+            published ports are, too: see `inside`.
         room_bytes: the size of its disk, if that is to be a small one.
     """
 
@@ -43,6 +43,12 @@ class PrivateEngine:
     @property
     def log(self) -> Path:
         return self._runner.log
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """Words before a command that run it where the engine's published ports are."""
+        assert self._process is not None
+        return ("nsenter", f"--net=/proc/{self._process.pid}/ns/net", "--")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -91,7 +97,8 @@ class PrivateEngine:
         ]
         if self._network:
             return command
-        return ["unshare", "--net", "--", *command, "--bridge=none", "--iptables=false"]
+        with_loopback = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+        return ["unshare", "--net", "--", *with_loopback, *command]
 
     def _mount_disk(self, size_bytes: int) -> None:
         place = self.directory / "data"

@@ -72,7 +72,8 @@ def tiny(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def private_engine(
     docker_engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[PrivateEngine]:
-    """An engine that a test may end and start again, by DOCKER_HOST; it publishes no ports.
+    """An engine that a test may end and start again, by DOCKER_HOST. Its
+    published ports are in a network of its own.
 
     A test that goes on without it needs `forgive_the_sdk`.
     """

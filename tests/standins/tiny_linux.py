@@ -16,6 +16,7 @@ DRIVERS = (
     *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"),
     *("virtio_blk", "virtio_console", "pvpanic", "pvpanic-pci"),
 )
+READY = '{"ready": true}'
 # mdev would need rules; devtmpfs names the ports vport1p1 and so on, sysfs knows their names.
 INIT = f"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -30,7 +31,7 @@ exec 3>/dev/$(basename $(dirname $port))
 say() {{ echo "$1" >&3; }}
 say '{{"progress": "booted"}}'
 say '{{"facts": {{"kernel": "'$(uname -r)'"}}}}'
-say '{{"ready": true}}'
+say '{READY}'
 seen=
 tick=0
 while :; do
@@ -63,15 +64,19 @@ class TinyLinux:
     initrd: Path
 
 
-def make(directory: Path) -> TinyLinux:
-    """Fetch the distribution's kernel and busybox with apt-get, and put them together."""
+def make(directory: Path, ready: str = READY) -> TinyLinux:
+    """Fetch the distribution's kernel and busybox with apt-get, and put them together.
+
+    Args:
+        ready: what it announces once it is up, in JSON.
+    """
     tree = unpack(directory / "tree", *kernel_packages(), "busybox-static")
     kernel = next(tree.glob("boot/vmlinuz-*"))
     kernel.chmod(0o644)
     busybox = next(
         path for path in (tree / "bin/busybox", tree / "usr/bin/busybox") if path.exists()
     )
-    files = {"init": INIT.encode(), "bin/busybox": busybox.read_bytes()}
+    files = {"init": INIT.replace(READY, ready).encode(), "bin/busybox": busybox.read_bytes()}
     for driver in DRIVERS:
         for module in tree.rglob(f"{driver}.ko"):
             files[module.name] = module.read_bytes()

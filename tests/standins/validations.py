@@ -132,6 +132,36 @@ STAGES = (
 )
 
 
+AROUND = (
+    Check(
+        group="environment",
+        name="accelerator",
+        command="inv doctor",
+        expected="QEMU runs guests; with KVM, at speed",
+        outcome="passed",
+        output="tcg, which is slower",
+    ),
+    Check(
+        group="scripts",
+        name="shellcheck",
+        command="shellcheck scripts/guest/seal.sh",
+        expected="No warning.",
+        outcome="failed",
+        reason="The first of 1: scripts/guest/seal.sh:3:6: note: Double quote.",
+        output="scripts/guest/seal.sh:3:6: note: Double quote.",
+        seconds=0.4,
+    ),
+    Check(
+        group="artifacts",
+        name="bill of materials of vexfs-minimal-1.0.0",
+        command="",
+        expected="It is written.",
+        outcome="skipped",
+        reason="Not wanted.",
+    ),
+)
+
+
 def check(group: str = "boot", name: str = "SSH answers", **fields: object) -> Check:
     """A check that passed, unless told otherwise."""
     values: dict[str, object] = {

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree as ET
+
+import pytest
+
 from bench.measure import Comparison, Omission, Way, compare
+from bench.picture import BAR_START, Scale, draw
 from bench.report import as_table
+
+SVG = "http://www.w3.org/2000/svg"
 
 
 def test_the_ways_take_turns_and_the_first_turn_does_not_count() -> None:
@@ -23,8 +30,47 @@ def test_the_ratio_is_that_of_the_medians() -> None:
         what="walk", ours="a", theirs="b", our_seconds=(1.0, 2.0, 90.0), their_seconds=(4.0,) * 3
     )
     assert found.ratio == 0.5
-    assert "2.0 s a  4.0 s b    0.500  3" in as_table([found])
+    columns = ("2.0 s (1.0 s to 90.0 s) a", "4.0 s (4.0 s to 4.0 s) b", "0.500", "    ", "3")
+    assert "  ".join(columns) in as_table([found])
 
 
 def test_what_was_not_measured_is_said() -> None:
     assert "seed: not measured; no tool." in as_table([Omission(what="seed", why="no tool")])
+
+
+def test_several_rounds_show_their_spread() -> None:
+    found = Comparison(
+        what="walk", ours="a", theirs="b", our_seconds=(1.0, 2.0, 3.0), their_seconds=(8.0,),
+        goal=0.5,
+    )  # fmt: skip
+    assert "2.0 s (1.0 s to 3.0 s) a  8.0 s b    0.250  0.500  3" in as_table([found])
+
+
+RECORD = {
+    "started": "2026-11-25T03:00:00+00:00",
+    "processor": "Some CPU",
+    "cores": 2,
+    "memory_gb": 25,
+    "accelerator": "tcg",
+    "findings": [
+        {"what": "cold <1>", "theirs": "classic & co", "our_seconds": [3.0, 30.0, 40.0],
+         "their_seconds": [600.0], "ratio": 0.05},
+        {"what": "seed ISO", "why": "no tool"},
+        {"what": "seed", "theirs": "other", "our_seconds": [0.0006], "their_seconds": [0.02],
+         "ratio": 0.03},
+    ],
+}  # fmt: skip
+
+
+def test_the_picture_has_bars_as_long_as_the_logarithm_of_the_time() -> None:
+    root = ET.fromstring(draw(RECORD))
+    bars = [
+        (bar.attrib["class"], float(bar.attrib["width"])) for bar in root.iter(f"{{{SVG}}}rect")
+    ]
+    assert [kind for kind, _ in bars] == ["ours", "theirs"] * 2
+    scale = Scale(0.0006, 600)
+    widths = [scale.at(seconds) - BAR_START for seconds in (30, 600, 0.0006, 0.02)]
+    assert [width for _, width in bars] == pytest.approx(widths, abs=0.1)
+    texts = [each.text for each in root.iter(f"{{{SVG}}}text")]
+    assert {"cold <1>", "0.050 of classic & co", "30.0 s", "0.60 ms"} <= set(texts)
+    assert "Some CPU, 2 cores, 25 GB, accelerator tcg, 2026-11-25" in texts

@@ -390,5 +390,5 @@ def test_every_dependency_is_locked_by_hash() -> None:
     assert pinned == re.findall(r"^([a-z0-9-]+)==.*\\\n    --hash=sha256:", lock, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     for wish in (*project["project"]["dependencies"], *project["dependency-groups"]["dev"]):
-        name = re.split(r"[<>=!~; ]", wish)[0].lower().replace(".", "-").replace("_", "-")
+        name = re.split(r"[\[<>=!~; ]", wish)[0].lower().replace(".", "-").replace("_", "-")
         assert name in pinned

@@ -26,6 +26,7 @@ VALUES = {
     "host_key": "first line\nsecond line\n",
     "host_key_public": "ssh-ed25519 AAAA host",
     "full_disk": "yes",
+    "in_guest": "yes",
 }
 VARIANTS = ("minimal", "development", "production")
 TEMPLATES = sorted(

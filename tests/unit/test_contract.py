@@ -24,6 +24,8 @@ def test_environment_with_kvm_and_nat() -> None:
     assert environment(KVM, OLD, qmp_socket=SOCKET) == {
         "STORAGE": "/dsm",
         "DISK_FMT": "qcow2",
+        "DISK_CACHE": "writeback",
+        "DISK_IO": "threads",
         "DISK_SIZE": "16G",
         "RAM_SIZE": "2048M",
         "RAM_CHECK": "N",

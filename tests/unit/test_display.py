@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from tasks.core import display
 from tasks.core.display import Plain, Row, Terminal, describe, for_stream, in_bytes, in_seconds
-from tasks.core.errors import CompileFailed
+from tasks.core.errors import BadInput, CompileFailed, SeveralFailed
 from tasks.core.events import Reporter
 
 # The only control sequence that tqdm uses: one line up.
@@ -244,6 +244,71 @@ def test_figures_are_for_people() -> None:
         "12.3 MB",
         "5.0 TB",
     ]
+
+
+def test_stages_at_the_same_time_have_a_line_each_and_leave_no_gap() -> None:
+    with terminal() as (stream, screen):
+        shown = for_stream(stream)
+        boot, tools = shown.start("vexfs.boot"), shown.start("vexfs.toolchain")
+        boot.say("waiting for cloud-init")
+        tools.progress(5 * MB, 10 * MB)
+        screen.wait_for(r"⏵ vexfs\.boot  \d+\.\d s · waiting for cloud-init")
+        screen.wait_for(r"⏵ vexfs\.toolchain  \d+\.\d s")
+        screen.wait_for(r"vexfs\.toolchain:\s+0%\|")
+        boot.tell("it is up")
+        shown.end(Row(name="vexfs.boot", outcome="done", seconds=2))
+        third = shown.start("vexfs.seal")
+        third.say("sealing")
+        screen.wait_for("· sealing")
+        tools.say("unpacking")
+        screen.wait_for("· unpacking")
+        shown.end(Row(name="vexfs.toolchain", outcome="failed", seconds=3))
+        shown.end(Row(name="vexfs.seal", outcome="done", seconds=1))
+        shown.say("the end")
+        screen.wait_for("the end")
+        assert screen.lines() == [
+            *("  vexfs.boot: it is up", "✔ vexfs.boot  2.0 s"),
+            *("✘ vexfs.toolchain  3.0 s", "✔ vexfs.seal  1.0 s", "the end"),
+        ]
+
+
+def test_the_lines_that_are_left_move_up() -> None:
+    with terminal() as (stream, _):
+        shown = for_stream(stream)
+        for name in ("a", "b", "c"):
+            shown.start(name)
+        shown.end(Row(name="a", outcome="done", seconds=1))
+        places = sorted(abs(line.pos) for line in vars(tqdm)["_instances"])
+        assert places == [0, 1]
+        for name in ("b", "c"):
+            shown.end(Row(name=name, outcome="done", seconds=1))
+
+
+def test_plain_lines_of_stages_at_the_same_time_are_whole() -> None:
+    stream = io.StringIO()
+    shown = Plain(stream)
+
+    def chatter(reporter: Reporter) -> None:
+        for _ in range(99):
+            reporter.tell("x" * 99)
+
+    threads = [
+        threading.Thread(target=chatter, args=[shown.start(name)]) for name in ("left", "right")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2 + 2 * 99
+    assert {line.partition(":")[2] for line in lines} == {" started", f" {'x' * 99}"}
+
+
+def test_several_failures_are_told_one_after_the_other() -> None:
+    first, second = CompileFailed("The bread burnt.", tail=("smoke",)), BadInput("No salt.")
+    error = SeveralFailed([first, second, first])
+    assert describe(error) == "error: The bread burnt.\n  | smoke\n\nerror: No salt."
+    assert error.exit_code == CompileFailed.exit_code
 
 
 def test_a_program_has_the_terminal_to_itself() -> None:

@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import pytest
 
+from tasks.core.capacity import memory_of_host
 from tasks.core.process import Runner
 from tasks.core.tools import catalog
 from tasks.host import doctor, rights, room
 from tasks.host.doctor import Needs, Report, examine
 from tasks.host.finding import Outcome
 from tasks.host.rights import bootstrap_rights, docker_engine
-from tasks.host.room import disk_rooms, memory_bytes, memory_room
+from tasks.host.room import disk_rooms, memory_room
 from tasks.qemu.kvm import KvmHost
 
 GIB = room.GIB
@@ -200,9 +201,9 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
     group.mkdir(parents=True)
     (group / "memory.max").write_text(f"{GIB}\n")
     (group / "memory.current").write_text(f"{GIB // 2}\n")
-    assert memory_bytes(tmp_path) == (GIB, GIB // 2)
+    assert memory_of_host(tmp_path) == (GIB, GIB // 2)
     (group / "memory.max").write_text("max\n")
-    assert memory_bytes(tmp_path) == (64 * GIB, 60 * GIB)
+    assert memory_of_host(tmp_path) == (64 * GIB, 60 * GIB)
 
 
 # ── rights ───────────────────────────────────────────────────────────────────────────────────

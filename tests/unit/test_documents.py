@@ -13,8 +13,11 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/provenance.md",
+    "docs/ci.md",
     "docs/vexfs.md",
     "docs/virtual-dsm.md",
+    "docs/validation.md",
     "cloud-init/README.md",
 )
 LINK = re.compile(r"\]\((?!https?:|#)(?P<target>[^)#]+)")

@@ -51,8 +51,10 @@ def test_a_given_result_is_taken_and_nothing_below_it_is_made(house: ToyHouse) -
 
 
 def test_a_stage_may_give_its_place_to_others(house: ToyHouse) -> None:
+    house.env = {"VMBAKE_JOBS": "1"}  # else the oven is turned off beside the next stage
     house.inv("toy.doughnut")
-    assert house.diary[-1] == "doughnut on ['toy.jam']"
+    # The oven, which the jam stood on, may be switched off meanwhile.
+    assert "doughnut on ['toy.jam']" in house.diary
     house.inv("toy.doughnut", "--filling", "plum")
     assert house.diary == ["filled with plum", "doughnut on ['toy.filled']"]
 

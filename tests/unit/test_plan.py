@@ -6,7 +6,11 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
+from types import ModuleType
 
 import pytest
 
@@ -71,22 +75,59 @@ def test_a_tool_that_fails_or_is_missing_has_no_version(tool: Path, tmp_path: Pa
         version_of("mytool", tmp_path / "versions.json")
 
 
-def test_modules_are_loaded_when_they_are_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+ROOM = """
+import lazytoy
+lazytoy.LOADED.append(__name__)
+lazytoy.BEGUN.set()
+lazytoy.GO_ON.wait(60)
+X = 1
+"""
+
+
+@pytest.fixture
+def lazytoy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A package whose one module, `room`, takes as long to load as one likes."""
     package = tmp_path / "lazytoy"
     package.mkdir()
-    (package / "__init__.py").write_text("LOADED = []\n")
-    (package / "room.py").write_text("import lazytoy\nlazytoy.LOADED.append(__name__)\nX = 1\n")
+    (package / "__init__.py").write_text(
+        "import threading\nLOADED, BEGUN, GO_ON = [], threading.Event(), threading.Event()\n"
+    )
+    (package / "room.py").write_text(ROOM)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "meta_path", [LazyFinder("lazytoy"), *sys.meta_path])
-    try:
-        lazytoy = importlib.import_module("lazytoy")
-        room = importlib.import_module("lazytoy.room")
+    yield importlib.import_module("lazytoy")
+    for name in ("lazytoy", "lazytoy.room"):
+        sys.modules.pop(name, None)
 
-        assert lazytoy.LOADED == []
-        assert room.X == 1
-        assert lazytoy.LOADED == ["lazytoy.room"]
-    finally:
-        for name in ("lazytoy", "lazytoy.room"):
-            sys.modules.pop(name, None)
+
+def test_modules_are_loaded_when_they_are_used(lazytoy: ModuleType) -> None:
+    room = importlib.import_module("lazytoy.room")
+    assert importlib.import_module("lazytoy.room") is room
+    assert lazytoy.LOADED == []
+    lazytoy.GO_ON.set()
+    assert room.X == 1
+    assert lazytoy.LOADED == ["lazytoy.room"]
+
+
+def test_threads_that_use_a_module_at_once_all_see_it_whole(lazytoy: ModuleType) -> None:
+    room = importlib.import_module("lazytoy.room")
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(lambda: room.X)
+        lazytoy.BEGUN.wait(60)
+        asking = Barrier(3)
+        others = [pool.submit(lambda: (asking.wait(60), room.X)) for _ in range(2)]
+        asking.wait(60)
+        lazytoy.GO_ON.set()
+        assert first.result(60) == 1
+        assert [other.result(60)[1] for other in others] == [1, 1]
+    assert lazytoy.LOADED == ["lazytoy.room"]
+
+
+def test_a_module_that_could_not_be_loaded_is_tried_again(lazytoy: ModuleType) -> None:
+    vars(lazytoy)["GO_ON"] = None
+    room = importlib.import_module("lazytoy.room")
+    with pytest.raises(AttributeError, match="wait"):
+        room.X  # noqa: B018
+    vars(lazytoy)["GO_ON"] = Event()
+    lazytoy.GO_ON.set()
+    assert room.X == 1

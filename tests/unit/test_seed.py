@@ -63,6 +63,22 @@ def test_meta_data_and_network_are_what_cloud_init_reads(keys: Path) -> None:
     assert yaml.safe_load(files["network-config"])["version"] == 2
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_without_a_guest_there_is_no_way_in_and_nothing_else_differs(
+    keys: Path, variant: str
+) -> None:
+    text = seed.render(variant=variant, version="1.0.0", keys=None, bootstrapped=True)["user-data"]
+    native = yaml.safe_load(text)
+    guest = yaml.safe_load(render(keys, variant)["user-data"])
+    assert guest["users"][0].pop("ssh_authorized_keys")
+    assert native.pop("ssh_genkeytypes") == ["ed25519"]
+    # What announces the end of a boot, and what needs a kernel that runs for the image.
+    assert native.pop("runcmd") == [["systemctl", "enable", "vexfs.service"]]
+    for name in ("ssh_keys", "runcmd"):
+        del guest[name]
+    assert native == guest
+
+
 def test_other_user_data_are_another_instance(keys: Path) -> None:
     ids = {
         yaml.safe_load(render(keys, variant, version=version)["meta-data"])["instance-id"]

@@ -159,14 +159,20 @@ def test_the_recipe_is_an_input_of_compiling(tmp_path: Path, site: Site) -> None
     public(tmp_path / "fs")
     params: dict[str, Any] = {"source": "fs", "version": "1", **NOTHING}
     found = inputs.recipe(site, **params)
-    assert set(found) == {f"recipe {part}" for part in PARTS}
+    assert set(found) == {"engine", *(f"recipe {part}" for part in PARTS)}
     assert inputs.recipe(site, **params | {"tool_file": "x"}) != found
     assert list(inputs.source_problems(site, **params)) == []
     shutil.rmtree(tmp_path / "fs")
     assert len(list(inputs.source_problems(site, **params))) == 1
 
 
-BASE: dict[str, Any] = {"variant": "minimal", "image_release": "", "image_mirror": ""}
+BASE: dict[str, Any] = {
+    "variant": "minimal",
+    "image_release": "",
+    "image_mirror": "",
+    "engine": "vm",
+    "accel": "auto",
+}
 
 
 def test_what_a_base_depends_on(site: Site) -> None:

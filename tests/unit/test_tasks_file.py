@@ -14,19 +14,29 @@ import pytest
 import yaml
 from invoke.config import Config
 
+from tasks.ci.options import OPTIONS as CI
 from tasks.core.executor import place
 from tasks.core.options import Option, choose
 from tasks.core.stage import RUN_OPTIONS
+from tasks.validate.options import OPTIONS as VALIDATE
 from tasks.vdsm.options import OPTIONS as VDSM
 from tasks.vexfs.options import OPTIONS as VEXFS
 
 ROOT = Path(__file__).parents[2]
 EVERY_OPTION = {**VEXFS, **RUN_OPTIONS}
-ALL_ROOMS = [*EVERY_OPTION.values(), *VDSM.values()]
+ALL_ROOMS = [
+    *EVERY_OPTION.values(),
+    *VDSM.values(),
+    *VALIDATE.values(),
+    *CI.values(),
+]
 PUSHING = {"push_to", "accept_eula", "architectures"}
 SESSION = {"command"}
 # Libraries that `inv --list` must not pay for.
-HEAVY = {"docker", "jinja2", "playwright", "pycdlib", "qemu.qmp", "requests", "tqdm", "zstandard"}
+HEAVY = {
+    *("docker", "jinja2", "playwright", "pycdlib", "pytest", "qemu.qmp", "requests"),
+    *("testinfra", "tqdm", "zstandard"),
+}
 
 # Loads the file as Invoke does, and tells what is in it.
 LOADING = """
@@ -123,7 +133,7 @@ def test_every_flag_is_explained(loaded: Any) -> None:
     for name, task in loaded["tasks"].items():
         for flag, text in task["flags"].items():
             assert text, f"{name} --{flag}"
-    for name, options in (("vexfs.image", VEXFS), ("build.tcg", VDSM)):
+    for name, options in (("vexfs.images", VEXFS), ("build.tcg", VDSM)):
         # What only pushing or a session needs is no flag of a build; a password is none at all.
         flags = {
             option.flag.removeprefix("--")
@@ -165,7 +175,13 @@ def other_value(option: Option, default: object) -> str:
     """A valid value that isn't the default."""
     if option.choices:
         return next(choice for choice in option.choices if choice != default)
-    special = {"base": "debian-12", "version": "9.9", "disk_size": "77", "cpus": "3"}
+    special = {
+        "base": "debian-12",
+        "version": "9.9",
+        "variants": "minimal",
+        "disk_size": "77",
+        "cpus": "3",
+    }
     return special.get(option.name, {bool: "yes", int: "4321"}.get(option.kind, "other"))
 
 

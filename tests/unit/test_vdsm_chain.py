@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,10 +14,11 @@ from invoke.config import Config
 from invoke.tasks import Call
 
 from tasks.core.code import Symbol, digests_from
-from tasks.core.errors import CannotRun
+from tasks.core.errors import BadInput, CannotRun, NoRoom, VmbakeError
 from tasks.core.graph import Node, build
 from tasks.core.options import Value
 from tasks.core.stage import Site
+from tasks.docker.engine import EngineFacts
 from tasks.vdsm import commands, inputs, kept, provisioning, pushing
 from tasks.vdsm.variant import checkpoint_reference, machine_of
 
@@ -32,7 +36,7 @@ MACHINE: dict[str, Value] = {
 
 def nodes(task: Any = commands.tcg, **given: Value) -> dict[str, Node]:
     defaults = yaml.safe_load((ROOT / "invoke.yaml").read_text())
-    graph = build([Call(task, kwargs=given)], Config(overrides=defaults))
+    graph = build([Call(task, kwargs=given)], Config(overrides=defaults), SITE)
     assert graph.problems == []
     return {node.name: node for node in graph.nodes}
 
@@ -127,10 +131,50 @@ def test_a_broken_kvm_names_the_other_build(monkeypatch: pytest.MonkeyPatch) -> 
     assert "inv build.tcg" in error.hint
 
 
-def test_an_unknown_checkpoint_is_told_before_anything_runs() -> None:
-    assert list(kept.problems(SITE, from_checkpoint="ckpt-final")) == []
-    (problem,) = kept.problems(SITE, from_checkpoint="finale")
-    assert "start-ready" in str(problem)
+@pytest.mark.parametrize("checkpoint", ["start-ready", "final"])
+def test_an_unknown_checkpoint_is_told_by_whichever_stage_comes_first(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: str
+) -> None:
+    monkeypatch.setattr(kept, "connect", contextlib.nullcontext)
+    monkeypatch.setattr(kept, "all_of", lambda *_: [labelled("start-ready"), labelled("final")])
+    given = kept.chosen(checkpoint)
+    assert given(SITE, image_name="dsm", from_checkpoint="", **MACHINE) is None
+    assert given(SITE, image_name="dsm", from_checkpoint="ckpt-post-wizard", **MACHINE) is None
+    with pytest.raises(BadInput, match="no checkpoint 'finale' of dsm-tcg") as caught:
+        given(SITE, image_name="dsm", from_checkpoint="ckpt-finale", **MACHINE)
+    assert caught.value.hint == "There are: start-ready, final."
+
+
+def labelled(checkpoint: str) -> SimpleNamespace:
+    return SimpleNamespace(labels={kept.CHECKPOINT: checkpoint})
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "words"),
+    [
+        ({"free_bytes": 14 * 10**9}, NoRoom, "needs 15.0 GB in the Docker engine's folder /var"),
+        ({"cores": 1}, None, "has 1, and upstream would silently take fewer"),
+        ({"memory_bytes": 10**9}, None, "machine has 953 MiB"),
+    ],
+)
+def test_what_an_engine_lacks_is_told_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, facts: dict[str, int], kind: type | None, words: str
+) -> None:
+    def found(**changed: int | None) -> list[str | VmbakeError]:
+        whole = EngineFacts(
+            version="28", cores=4, memory_bytes=8 << 30, root="/var", free_bytes=20 * 10**9,
+            architecture="amd64",
+        )  # fmt: skip
+        engine = SimpleNamespace(facts=replace(whole, **cast("Any", changed)))
+        monkeypatch.setattr(inputs, "connect", lambda: contextlib.nullcontext(engine))
+        return list(inputs.machine_problems(SITE, **cast("Any", MACHINE)))
+
+    assert found() == []
+    # The engine is on another machine: nobody can know.
+    assert found(free_bytes=None) == []
+    (problem,) = found(**facts)
+    assert words in str(problem)
+    assert kind is None or isinstance(problem, kind)
 
 
 def test_nothing_is_pushed_unless_the_user_says_that_it_may_be() -> None:

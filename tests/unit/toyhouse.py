@@ -9,23 +9,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CORE = Path(__file__).parents[2] / "tasks" / "core"
+TASKS = Path(__file__).parents[2] / "tasks"
 
 ROOT_FILE = """
 import sys
 sys.modules.pop("tasks", None)
 from invoke.collection import Collection
+from tasks.cache.commands import namespace as cache
 from tasks.core.explain import explain
+from tasks.core.preflight import check
 from tasks.toy import commands
-namespace = Collection(explain)
+namespace = Collection(explain, check)
+namespace.add_collection(cache, name="cache")
 namespace.add_collection(commands.namespace, name="toy")
 """
 
 SETTINGS = """
 tasks: {executor_class: tasks.core.executor.Executor}
-vmbake: {state: .vmbake, output: output, no_cleanup: false, no_cache: false, timeout: 600}
+vmbake: {state: .vmbake, output: output, no_cleanup: false, no_cache: false, jobs: 0, timeout: 600}
 vexfs:
-  {kind: wheat, salt: 5, heat: 200, wait: "", fail: "", filling: "", from_jar: "", spell: abrac}
+  {kind: wheat, salt: 5, heat: 200, wait: "", fail: "", filling: "", from_jar: "", spell: abrac,
+   meet: ""}
 """
 
 OPTIONS = """
@@ -39,6 +43,7 @@ OPTIONS = Options([
     option("wait", matters=False),
     option("fail", matters=False),
     option("filling"),
+    option("meet", matters=False),
     option("spell", secret=True),
     option("from_jar", matters=False),
 ])
@@ -52,10 +57,11 @@ def grind(kind: str) -> str:
 '''
 
 COMMANDS = '''
-import functools, os, time
+import errno, functools, os, time
 from pathlib import Path
 from invoke.collection import Collection
 from invoke.tasks import call, task
+from tasks.core.capacity import Cost
 from tasks.core.errors import CompileFailed
 from tasks.core.stage import Stage
 from tasks.core.store import Result, new_record
@@ -74,7 +80,11 @@ def flour(step, kind):
     note(step, f"flour {kind}")
     (step.out / "flour").write_text(mill.grind(kind))
 
-@stage(pre=[flour], reads=lambda **_: [ROOT / "recipe"])
+def too_much(site, *, salt, **_):
+    if salt > 100:
+        yield f"{salt} g of salt are too much."
+
+@stage(pre=[flour], reads=lambda **_: [ROOT / "recipe"], check=too_much)
 def dough(step, salt, wait):
     """Knead dough."""
     note(step, f"dough {salt}")
@@ -163,7 +173,7 @@ def jam(step, kind, from_jar):
     (Jars.folder / jar).write_text(step.fingerprint)
     return {"jar": jar}
 
-@stage(pre=[jam], instead=lambda filling: None if filling else [jam])
+@stage(pre=[jam], instead=lambda site, filling: None if filling else [jam])
 def filled(step, filling):
     """Fill it."""
     note(step, f"filled with {filling}")
@@ -185,13 +195,74 @@ def charm(step, spell):
     note(step, spell)
     step.show("charmed")
 
+def until(path):
+    while not path.exists():
+        time.sleep(0.02)
+
+def perform(step, meet, wait, fail):
+    """Go on when all who are to meet are here, then when there is a file, and fail if told so."""
+    me = step.name.partition(".")[2]
+    note(step, f"{me} in")
+    (ROOT / f"{me}.here").touch()
+    for other in meet.split():
+        until(ROOT / f"{other}.here")
+    if wait == "program":
+        step.runner.run(["sh", "-c", f"echo $$ > {ROOT}/{me}.pid; exec sleep 600"])
+    elif wait:
+        until(Path(wait))
+    if fail in (me, "all"):
+        raise CompileFailed(f"The {me} fell.")
+    if fail == f"full {me}":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if fail == f"bug {me}":
+        raise ZeroDivisionError(me)
+    note(step, f"{me} out")
+    (step.out / me).write_text(me)
+
+@stage()
+def singer(step, meet, fail):
+    """Sing."""
+    perform(step, meet, "", fail)
+
+@stage(cost=lambda site, **_: Cost(cores=1, holds=frozenset({"floor"})))
+def dancer(step, kind, meet, wait, fail):
+    """Dance."""
+    perform(step, meet, wait, fail)
+
+@stage(pre=[singer])
+def song(step):
+    """Record it."""
+    note(step, "song")
+
+@stage(pre=[singer, dancer])
+def show(step):
+    """Show it."""
+    note(step, "show")
+
+@stage(kind="live")
+def stove(step):
+    """Heat the stove with a program."""
+    with step.runner.start(["sh", "-c", f"echo $$ > {ROOT}/stove.pid; exec sleep 600"]):
+        until(ROOT / "stove.pid")
+        note(step, "stove on")
+        yield
+        note(step, "stove off")
+
+@stage(pre=[stove, dancer])
+def soup(step, wait):
+    """Cook soup."""
+    step.runner.run(["kill", "-0", (ROOT / "stove.pid").read_text().strip()])
+    note(step, "soup")
+    until(ROOT / "soup.eaten")
+
 @task(pre=[bread])
 def eat(c, kind=None):
     """Eat it."""
     print(f"eaten {kind}")
 
 namespace = Collection(
-    flour, dough, wood, oven, bread, toast, eat, pot, jam, filled, doughnut, sneeze, charm
+    flour, dough, wood, oven, bread, toast, eat, pot, jam, filled, doughnut, sneeze, charm,
+    singer, dancer, song, show, stove, soup
 )
 '''
 
@@ -201,9 +272,11 @@ class ToyHouse:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.env: dict[str, str] = {}
         room = root / "tasks" / "toy"
         room.mkdir(parents=True)
-        (root / "tasks" / "core").symlink_to(CORE)
+        for part in ("core", "cache"):
+            (root / "tasks" / part).symlink_to(TASKS / part)
         (root / "tasks" / "__init__.py").write_text("")
         (room / "__init__.py").write_text("")
         (room / "options.py").write_text(OPTIONS)
@@ -218,7 +291,7 @@ class ToyHouse:
         return subprocess.Popen(
             [sys.executable, "-m", "invoke", *words],
             cwd=self.root,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self.env, **env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -75,11 +75,15 @@ class Image:
     console: str
 
 
-def checks_of(validations: Sequence[Validation]) -> list[list[Shown]]:
-    """All checks by validation, each bad one with a way to the next."""
+def checks_of(validations: Sequence[Validation], before: int = 0) -> list[list[Shown]]:
+    """All checks by validation, each bad one with a way to the next.
+
+    Args:
+        before: how many come before the first image.
+    """
     bad = [
         check_id(number, position)
-        for number, validation in enumerate(validations)
+        for number, validation in enumerate(validations, start=-before)
         for position in bad_checks(validation)
     ]
     following = dict(itertools.pairwise(bad))
@@ -96,7 +100,7 @@ def checks_of(validations: Sequence[Validation]) -> list[list[Shown]]:
             for position, (check, words) in enumerate(zip(validation.checks, written, strict=True))
         ]
         for number, (validation, written) in enumerate(
-            zip(validations, words_of(validations), strict=True)
+            zip(validations, words_of(validations), strict=True), start=-before
         )
     ]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tasks.artifacts.checks import Outcome
-from tasks.ci.data import ReportData, Size, Video
+from tasks.ci.data import PIPELINE, ReportData, Size, Video
 from tasks.ci.figures import NOTABLE_GROWTH, change, count_all, growth, verdict
 from tasks.ci.problems import Problem, labels, problems
 from tasks.ci.report.grid import blocks_of
@@ -63,7 +63,10 @@ class Trouble:
 def render(data: ReportData) -> str:
     """The page as one string of HTML."""
     names = [one_line(name, GROUP_CHARS) for name in labels(data.judged)]
-    shown = checks_of(data.judged)
+    # What was checked around the images comes before the first of them.
+    before = len(data.everything) - len(data.judged)
+    every = checks_of(data.everything, before)
+    shown = every[before:]
     style, script = assets()
     counts = count_all(data.judged)
     html = (
@@ -75,7 +78,11 @@ def render(data: ReportData) -> str:
             counts=counts,
             total=sum(counts.values()),
             facts=run_facts(data),
-            troubles=[trouble_of(problem, names, shown) for problem in problems(data.judged)],
+            troubles=[
+                trouble_of(problem, [PIPELINE] * before + names, every, before)
+                for problem in problems(data.everything)
+            ],
+            around=[check for row in every[:before] for check in row],
             images=images_of(data, names, shown),
             blocks=blocks_of(data.judged, shown),
             stages=stages_of_all(data, names),
@@ -176,8 +183,14 @@ def run_facts(data: ReportData) -> list[tuple[str, str]]:
     return [(one_line(name), one_line(value)) for name, value in known if value]
 
 
-def trouble_of(problem: Problem, names: Sequence[str], shown: list[list[Shown]]) -> Trouble:
-    """A problem with links to all places where it was met."""
+def trouble_of(
+    problem: Problem, names: Sequence[str], shown: list[list[Shown]], before: int = 0
+) -> Trouble:
+    """A problem with links to all places where it was met.
+
+    Args:
+        before: how many come before the first image.
+    """
     return Trouble(
         outcome=problem.outcome,
         group=one_line(problem.group, GROUP_CHARS),
@@ -186,7 +199,7 @@ def trouble_of(problem: Problem, names: Sequence[str], shown: list[list[Shown]])
         places=tuple(
             (
                 names[place.image],
-                image_id(place.image)
+                image_id(place.image - before)
                 if place.check is None
                 else shown[place.image][place.check].id,
             )

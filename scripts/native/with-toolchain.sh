@@ -1,0 +1,27 @@
+#!/bin/sh
+# Mounts a toolchain's image where compile.sh looks for it, and runs a script that compiles.
+#   with-toolchain.sh IMAGE SOURCE WORK SCRIPT
+# IMAGE: the toolchain's file system. SOURCE: the tree. WORK: a folder, in which `results` is left.
+# Runs in mount, PID, IPC, UTS and network namespaces of its own, which end with it.
+set -eu
+umask 022
+trap 'exit 143' TERM
+
+image=$1 source=$2 work=$3 script=$4
+mount -t tmpfs tmpfs /run
+root=/run/vmbake/toolchain
+mkdir -p "$root" /run/vmbake/source /run/vmbake/results "$work/tmp" "$work/results"
+mount -t ext4 -o ro,noload,loop "$image" "$root"
+mount --bind "$source" /run/vmbake/source
+mount --bind "$work/results" /run/vmbake/results
+mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
+mount -t tmpfs -o mode=755,nosuid,noexec tmpfs "$root/dev"
+for name in null zero full random urandom; do
+    : > "$root/dev/$name"
+    mount --bind "/dev/$name" "$root/dev/$name"
+done
+ln -s /proc/self/fd "$root/dev/fd"
+mount --bind "$work/tmp" "$root/tmp"
+
+sh "$script" < /dev/null &
+wait "$!"

@@ -1,0 +1,1 @@
+"""What vouches for finished images: bills of materials, provenance, signatures, and their check."""

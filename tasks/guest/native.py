@@ -1,0 +1,163 @@
+"""Works on disk images without a machine: a mounted root file system, entered as a container.
+
+Everything happens in namespaces that end with their first process, and that ends with this one,
+even by SIGKILL: no mount, loop device or daemon can stay behind (scripts/native/ has the steps).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.core.errors import CommandFailed, MachineFailed, NoRoom, VmbakeError
+from tasks.core.process import Runner
+from tasks.core.tools import find_tool
+from tasks.guest.bootstrap import PRIVATE
+
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "native"
+# What may be missing; the rest of what the scripts call comes with these packages.
+TOOLS = ("qemu-storage-daemon", "unshare", "partx")
+DEVICES = (Path("/dev/fuse"), Path("/dev/loop-control"))
+# capabilities(7): mounting and namespaces, entering a root, files of any owner, the host's name.
+CAP_SYS_ADMIN = 1 << 21
+# The exit statuses by which with-disk.sh says what went wrong around the script.
+DAEMON_DIED = 70
+NOT_WRITTEN = 72
+# With less than this a disk counts as full: qcow2 grows in clusters, and needs some for its tables.
+FULL_BYTES = 16 << 20
+IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+APART = ("unshare", "--uts", "--ipc", "--net", "--")
+SCRIPT = "inside.sh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """What is done in the root of a disk.
+
+    Args:
+        script: for the image's own sh, which runs it as root; it finds `share` as /run/vmbake.
+        share: a folder of the host.
+        cmdline: the kernel's command line, as the script sees it.
+        network: whether the script can reach the host's network.
+        env: more environment variables.
+    """
+
+    script: str
+    share: Path
+    hostname: str
+    cmdline: str = ""
+    network: bool = False
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def run_in_disk(
+    image: Path,
+    inside: Inside,
+    work: Path,
+    *,
+    runner: Runner,
+    timeout_s: float,
+    on_line: Callable[[str], None],
+) -> None:
+    """Run a script in the root file system of a qcow2 image, and write all of it to the image.
+
+    Args:
+        image: an image that nobody else has open; its largest partition is an ext4 root.
+        work: a folder for what is needed meanwhile.
+
+    Raises:
+        CommandFailed: the script failed, or the image could not be opened.
+        MachineFailed: the daemon that gives access to the image died, or the host's disk fails.
+        NoRoom: the host's disk filled up.
+        TimedOut: it took longer than `timeout_s` seconds.
+    """
+    room = work / "native"
+    room.mkdir()
+    (inside.share / SCRIPT).write_text(inside.script)
+    (inside.share / "hostname").write_text(f"{inside.hostname}\n")
+    (inside.share / "cmdline").write_text(f"{inside.cmdline}\n")
+    network = "yes" if inside.network else "no"
+    argv: list[str | Path] = ["sh", SCRIPTS / "with-disk.sh", image, room, network, inside.share]
+    # As the image has it, not the host.
+    env = {"PATH": IMAGE_PATH, "HOME": "/root", "USER": "root", "TMPDIR": "/tmp"}  # noqa: S108
+    try:
+        runner.run([*PRIVATE, *argv], env=env | inside.env, timeout_s=timeout_s, on_line=on_line)
+    except CommandFailed as error:
+        raise explain(error, image.parent) from error
+
+
+def explain(error: CommandFailed, folder: Path) -> VmbakeError:
+    """The failure by its cause; `folder` is where the image lies."""
+    again = "Run the same command again: it begins with this stage."
+    if error.status == DAEMON_DIED:
+        what = "qemu-storage-daemon, which gives access to the image, died."
+        return MachineFailed(what, hint=again, log=error.log, tail=error.tail)
+    if error.status != NOT_WRITTEN:
+        return error
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < FULL_BYTES:
+        what = f"The disk filled up: {folder} has {free_bytes >> 20} MiB free now."
+        return NoRoom(what, hint=f"Free some space. {again}", log=error.log, tail=error.tail)
+    what = f"The disk of {folder} did not take all that was written to the image."
+    hint = f"The kernel's log (dmesg) says why. {again}"
+    return MachineFailed(what, hint=hint, log=error.log, tail=error.tail)
+
+
+def run_with_toolchain(
+    toolchain: Path,
+    source: Path,
+    script: str,
+    work: Path,
+    *,
+    runner: Runner,
+    timeout_s: float,
+    on_line: Callable[[str], None],
+) -> Path:
+    """Run a script of the host's sh with a toolchain's image and a source tree mounted for it.
+
+    Returns the folder with what the script left in /run/vmbake/results.
+
+    Args:
+        toolchain: an ext4 file system (tasks.guest.toolchain makes them).
+        source: the script sees it as /run/vmbake/source.
+
+    Raises:
+        CommandFailed, TimedOut: as Runner.run.
+    """
+    room = work / "toolchain"
+    room.mkdir()
+    (room / SCRIPT).write_text(script)
+    argv: list[str | Path] = ["sh", SCRIPTS / "with-toolchain.sh"]
+    argv += [toolchain, source, room, room / SCRIPT]
+    runner.run([*PRIVATE, *APART, *argv], timeout_s=timeout_s, on_line=on_line)
+    return room / "results"
+
+
+def obstacles(
+    *,
+    devices: tuple[Path, ...] = DEVICES,
+    status: Path = Path("/proc/self/status"),
+    platform: str = sys.platform,
+) -> list[str]:
+    """What this process lacks to work on disk images natively; [] if nothing."""
+    if platform != "linux":
+        return ["Linux"]
+    missing = []
+    if os.geteuid() != 0 or not capabilities(status) & CAP_SYS_ADMIN:
+        missing.append("the right to mount (root with CAP_SYS_ADMIN)")
+    missing += [str(path) for path in devices if not os.access(path, os.R_OK | os.W_OK)]
+    missing += [f"the program {tool}" for tool in TOOLS if find_tool(tool) is None]
+    return missing
+
+
+def capabilities(status: Path) -> int:
+    """The effective capabilities of a process (CapEff of proc(5)); 0 if they can't be read."""
+    try:
+        lines = status.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)

@@ -1,0 +1,113 @@
+"""What fills an image: a guest of its own (vm), or this host, in the image's root (native)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.core import errors, options, process
+from tasks.guest import native
+from tasks.qemu import accel as accelerators
+from tasks.vexfs import bases
+
+if TYPE_CHECKING:
+    from invoke.tasks import Call, Task
+
+    from tasks.core.stage import Site
+
+Name = Literal["vm", "native"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The engine of a build, and why this one and not the other."""
+
+    name: Name
+    reason: str
+
+    def __str__(self) -> str:
+        return f"engine {self.name}: {self.reason}"
+
+
+def choose(site: Site, *, engine: Any, base: Any, accel: Any, **_: Any) -> Engine:
+    """The engine that a build gets; `auto` takes the fastest that works here.
+
+    Raises:
+        BadInput: native is wanted for a base that it can't fill.
+        CannotRun: native is wanted, and something for it is missing here.
+        MissingTool, MachineFailed: neither works.
+    """
+    if engine == "native":
+        return require_native(base)
+    if engine == "vm":
+        return Engine(name="vm", reason="asked for")
+    if base not in bases.DEBIAN:
+        return Engine(name="vm", reason=f"the base {base} gets its packages in a guest")
+    if accel == "kvm":
+        return Engine(name="vm", reason="--accel kvm is asked for")
+    missing = native.obstacles()
+    kvm_works, finding = kvm(site, accel, needed=bool(missing))
+    if kvm_works:
+        return Engine(name="vm", reason=f"KVM works: {finding}")
+    if missing:
+        return Engine(name="vm", reason=f"native would be faster, but needs {', '.join(missing)}")
+    return Engine(name="native", reason=f"faster than a guest without KVM ({finding})")
+
+
+def require_native(base: Any) -> Engine:
+    """The native engine, because it is asked for.
+
+    Raises:
+        BadInput, CannotRun: as `choose`.
+    """
+    if base not in bases.DEBIAN:
+        raise errors.BadInput(
+            f"--engine native fills {options.listed(bases.DEBIAN)}, and the base is {base}.",
+            hint="Other bases get their packages in a guest: --engine vm.",
+        )
+    if missing := native.obstacles():
+        raise errors.CannotRun(
+            f"The native engine needs {', '.join(missing)}.",
+            hint="Give it that (as root, with the packages that scripts/bootstrap installs), "
+            "or use --engine vm, which is slower.",
+        )
+    return Engine(name="native", reason="asked for")
+
+
+def kvm(site: Site, accel: Any, *, needed: bool) -> tuple[bool, str]:
+    """Whether a guest runs under KVM here, and what was found.
+
+    Args:
+        needed: without a guest nothing can be built.
+
+    Raises:
+        MissingTool, MachineFailed: no guest runs at all, and one is needed.
+    """
+    if accel == "tcg":
+        return False, "--accel tcg is asked for"
+    try:
+        found = accelerators.choose("auto", process.Runner(site.cache / "accel.log"), site.cache)
+    except errors.VmbakeError as error:
+        if needed:
+            raise
+        return False, error.what
+    return found.name == "kvm", found.reason
+
+
+def either(
+    *,
+    vm: Iterable[Task[Any] | Call] | None = None,
+    native: Iterable[Task[Any] | Call] | None = None,
+) -> Callable[..., Iterable[Task[Any] | Call] | None]:
+    """A hook: what takes the stage's place under each engine; None: it stays."""
+
+    def instead(site: Site, **params: Any) -> Iterable[Task[Any] | Call] | None:
+        return native if choose(site, **params).name == "native" else vm
+
+    return instead
+
+
+def inputs(site: Site, **params: Any) -> dict[str, str]:
+    """The engine as an input of a stage."""
+    return {"engine": choose(site, **params).name}

@@ -1,0 +1,118 @@
+"""What the stages say that they take, and the variants of one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from invoke.config import Config
+from invoke.tasks import Call
+
+from tasks.core.capacity import Cost
+from tasks.core.executor import site_of
+from tasks.core.graph import Node, build, distinctions
+from tasks.qemu import accel
+from tasks.qemu.cost import guest_cost
+from tasks.vdsm import commands as vdsm
+from tasks.vexfs import commands as vexfs
+from tests.unit.test_tasks_file import ROOT
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def config() -> Config:
+    found = Config(project_location=ROOT, lazy=True)
+    found.load_project()
+    # What `auto` means is found out by starting a guest.
+    found.load_overrides({"vexfs": {"engine": "vm"}})
+    return found
+
+
+def nodes(config: Config, task: Any, **given: Any) -> dict[str, Node]:
+    graph = build([Call(task, kwargs=given)], config, site_of(config))
+    assert graph.problems == []
+    return {graph.labels()[node]: node for node in graph.nodes}
+
+
+def cost(config: Config, node: Node) -> Cost:
+    assert node.stage.cost is not None, node.name
+    return node.stage.cost(site_of(config), **node.arguments)
+
+
+def test_a_core_of_a_guest_is_a_core_without_kvm_and_less_with_it() -> None:
+    tcg = guest_cost("tcg", memory_mb=2048, cpus=4)
+    kvm = guest_cost("kvm", memory_mb=2048, cpus=4)
+    assert (tcg.cores, tcg.kvm_guests) == (4, 0)
+    assert (kvm.cores, kvm.kvm_guests) == (2, 1)
+    assert tcg.memory_bytes > 2 * GIB
+    assert tcg.holds == frozenset()
+    assert guest_cost("tcg", memory_mb=1, cpus=1, port=22).holds == {"port 22"}
+
+
+def test_stages_with_a_guest_count_it(config: Config) -> None:
+    found = nodes(config, vexfs.image, accel="tcg", cpus=3, memory=4096, ssh_port=2222)
+    for name in ("vexfs.boot", "vexfs.compile-vexfs", "vexfs.seal"):
+        taken = cost(config, found[name])
+        assert taken.cores == 3
+        assert taken.holds == {"port 2222"}
+        assert taken.memory_bytes > 4 * GIB
+    assert cost(config, found["vexfs.toolchain"]) == Cost()
+    ubuntu = nodes(config, vexfs.toolchain, accel="tcg", cpus=3, base="ubuntu-24.04")
+    assert cost(config, ubuntu["vexfs.toolchain"]).cores == 3
+
+
+def test_what_a_guest_takes_makes_no_result_stale(config: Config) -> None:
+    def meaning(**given: Any) -> dict[str, str]:
+        found = nodes(config, vexfs.image, **given)
+        return found["vexfs.seal"].meaningful | found["vexfs.compile-vexfs"].meaningful
+
+    assert meaning(cpus=1, memory=1024) == meaning(cpus=2, memory=2048)
+
+
+def test_dsm_counts_as_the_machine_that_it_is(config: Config) -> None:
+    found = nodes(config, vdsm.tcg, cpus=3, port=5000)
+    for name in ("vdsm.boot", "vdsm.provision", "vdsm.smoke-test"):
+        assert cost(config, found[name]) == guest_cost("tcg", memory_mb=2048, cpus=3, port=5000)
+    # It stands on boot, whose machine is counted already.
+    assert found["vdsm.commit"].stage.cost is None
+
+
+def test_each_variant_has_its_own_image_and_shares_the_rest(config: Config) -> None:
+    found = nodes(config, vexfs.images, variants="minimal,production", version="2.0")
+    assert {name for name in found if name.startswith("vexfs.image")} == {
+        "vexfs.image (minimal)",
+        "vexfs.image (production)",
+    }
+    assert "vexfs.ssh-key" in found
+    assert {name for name in found if name.startswith("vexfs.compile")} == {
+        "vexfs.compile-vexfs (minimal)",
+        "vexfs.compile-vexfs (production)",
+    }
+    versions = {node.params["version"] for node in found.values() if "version" in node.params}
+    assert versions == {"2.0"}
+
+
+def test_what_tells_stages_from_each_other_is_their_label() -> None:
+    rye, wheat = {"kind": "rye", "salt": "5"}, {"kind": "wheat", "salt": "5"}
+    assert distinctions([rye, wheat]) == ["rye", "wheat"]
+    assert distinctions([rye, wheat, {**rye, "salt": "9"}]) == ["rye, 5", "wheat, 5", "rye, 9"]
+    assert distinctions([rye, rye, wheat]) == ["rye 1", "rye 2", "wheat"]
+    assert distinctions([{}, {}]) == ["1", "2"]
+    assert distinctions([rye, {"salt": "5"}]) == ["rye", "2"]
+
+
+def test_a_variant_that_is_none_is_named(config: Config) -> None:
+    graph = build([Call(vexfs.images, kwargs={"variants": "minimal,big"})], config, site_of(config))
+    assert "--variants is 'minimal,big': 'big' is none of development, minimal, production." in (
+        graph.problems
+    )
+
+
+def test_the_accelerator_that_auto_means_decides(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = accel.Accel(name="kvm", cpu="host", reason="a test")
+    monkeypatch.setattr("tasks.vexfs.inputs.choose_accel", lambda *_: chosen)
+    found = nodes(config, vexfs.boot, cpus=4)
+    assert cost(config, found["vexfs.boot"]).cores == 2

@@ -1,0 +1,122 @@
+"""The native engine's layer: what it asks for, and how its failures are told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tasks.core.errors import CommandFailed, MachineFailed
+from tasks.core.process import Runner
+from tasks.guest import native
+from tasks.guest.native import DAEMON_DIED, Inside, obstacles, run_in_disk
+
+ROOT_STATUS = "Name:\tpython\nCapEff:\t000001ffffffffff\n"
+WEAK_STATUS = "Name:\tpython\nCapEff:\t00000000a80425fb\n"
+
+
+@pytest.fixture
+def status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(native, "find_tool", lambda name: Path("/bin") / name)
+    path = tmp_path / "status"
+    path.write_text(ROOT_STATUS)
+    return path
+
+
+def test_nothing_is_missing(status: Path) -> None:
+    assert obstacles(devices=(Path("/dev/null"),), status=status) == []
+
+
+def test_what_is_missing_is_named(status: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "find_tool", lambda name: None)
+    found = obstacles(devices=(Path("/dev/no-fuse"),), status=status)
+    assert found == ["/dev/no-fuse", *(f"the program {tool}" for tool in native.TOOLS)]
+    assert obstacles(platform="darwin") == ["Linux"]
+
+
+def test_root_of_a_container_may_lack_the_right_to_mount(
+    status: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ["the right to mount (root with CAP_SYS_ADMIN)"]
+    status.write_text(WEAK_STATUS)
+    assert obstacles(devices=(), status=status) == wanted
+    status.unlink()
+    assert obstacles(devices=(), status=status) == wanted
+    status.write_text(ROOT_STATUS)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert obstacles(devices=(), status=status) == wanted
+
+
+class FakeRunner:
+    """Takes one command and fails as told."""
+
+    def __init__(self, status: int = 0) -> None:
+        self.status = status
+        self.argv: list[str] = []
+        self.env: dict[str, str] = {}
+
+    def run(
+        self,
+        argv: list[Any],
+        *,
+        env: dict[str, str],
+        timeout_s: float,
+        on_line: Callable[[str], None],
+    ) -> None:
+        self.argv, self.env = [str(word) for word in argv], env
+        if self.status:
+            raise CommandFailed("unshare failed.", status=self.status, tail=("last words",))
+
+
+def run(tmp_path: Path, runner: FakeRunner, **words: Any) -> None:
+    share = tmp_path / "share"
+    share.mkdir()
+    inside = Inside(script="true", share=share, hostname="box", cmdline="a=b", **words)
+    run_in_disk(
+        tmp_path / "disk.qcow2",
+        inside,
+        tmp_path,
+        runner=cast("Runner", runner),
+        timeout_s=5,
+        on_line=lambda line: None,
+    )
+
+
+def test_the_container_is_described_in_the_shared_folder(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    run(tmp_path, runner, env={"X": "y"})
+    share = tmp_path / "share"
+    assert {path.name: path.read_text() for path in share.iterdir()} == {
+        "inside.sh": "true",
+        "hostname": "box\n",
+        "cmdline": "a=b\n",
+    }
+    assert runner.argv[-4:] == [
+        *(str(tmp_path / "disk.qcow2"), str(tmp_path / "native"), "no", str(share)),
+    ]
+    # Whoever is killed takes all of it along.
+    assert runner.argv[:3] == ["setpriv", "--pdeathsig", "KILL"]
+    assert "--kill-child" in runner.argv
+    assert runner.env["X"] == "y"
+
+
+def test_network_is_given_only_if_asked_for(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    run(tmp_path, runner, network=True)
+    assert runner.argv[-2] == "yes"
+
+
+def test_the_death_of_the_daemon_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(MachineFailed, match="qemu-storage-daemon") as caught:
+        run(tmp_path, FakeRunner(DAEMON_DIED))
+    assert caught.value.tail == ("last words",)
+
+
+def test_a_failed_script_is_a_failed_command(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        run(tmp_path, FakeRunner(1))
+    assert caught.value.status == 1

@@ -1,0 +1,41 @@
+"""`inv check TASK`: what is in the way of a task, told without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.toyhouse import ToyHouse
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> ToyHouse:
+    return ToyHouse(tmp_path)
+
+
+def test_nothing_is_in_the_way_and_nothing_is_run(toy: ToyHouse) -> None:
+    out, _ = toy.inv("check", "toy.bread")
+    assert out == "Nothing is in the way.\n"
+    assert toy.diary == []
+    assert not (toy.root / ".vmbake" / "results").exists()
+
+
+def test_problems_of_stages_before_it_are_told(toy: ToyHouse) -> None:
+    _, err = toy.inv("check", "toy.bread", "--salt", "500", status=2)
+    assert err.startswith("error: 500 g of salt are too much.")
+    assert toy.diary == []
+
+
+def test_problems_are_told_although_all_is_fresh(toy: ToyHouse) -> None:
+    toy.inv("toy.dough")
+    toy.inv("check", "toy.dough")
+    toy.edit("invoke.yaml", "heat: 200", "heat: hot")
+    _, err = toy.inv("check", "toy.bread", status=2)
+    assert "vexfs.heat in invoke.yaml is 'hot'" in err
+
+
+def test_a_run_tells_the_same_before_it_begins(toy: ToyHouse) -> None:
+    _, err = toy.inv("toy.bread", "--salt", "500", status=2)
+    assert "500 g of salt are too much." in err
+    assert toy.diary == []
