@@ -26,11 +26,11 @@ from tasks.ci.validating import Validated, validate
 from tasks.core.display import shown
 from tasks.core.errors import CannotRun, PipelineFailed, ValidationFailed, VmbakeError
 from tasks.core.events import Reporter
-from tasks.core.stage import Site, Step
+from tasks.core.stage import Params, Site, Step
 from tasks.core.store import Store
 
 # What may be said of every run, and means the runs that the pipeline starts.
-PASSED_ON = {"no_cache": "--no-cache", "no_cleanup": "--no-cleanup"}
+SWITCHES = {"no_cache": "--no-cache", "no_cleanup": "--no-cleanup"}
 NAMED = 5
 BAD = ("failed", "error")
 
@@ -45,13 +45,20 @@ def perform(step: Step, order: Order) -> None:
     order = replace(
         order,
         origin=replace(order.origin, commit=commit),
-        passed_on=tuple(flag for name, flag in PASSED_ON.items() if step.params[name]),
+        passed_on=passed_on(step.params),
     )
     rooms = Rooms(step.site.root, step.runner.log.parent, lambda: step.deadline.left_s)
     data = run(order, step.site, Store(step.site.state), rooms, step)
     if error := failure(data, order.target / reporting.PAGE):
         raise error
     step.show(shown(order.target))
+
+
+def passed_on(params: Params) -> tuple[str, ...]:
+    """The flags of every run that the pipeline was given, for the runs that it starts."""
+    switches = tuple(flag for name, flag in SWITCHES.items() if params[name])
+    jobs = params["jobs"]
+    return (*switches, "--jobs", str(jobs)) if jobs else switches
 
 
 def run(

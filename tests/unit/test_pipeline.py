@@ -373,6 +373,10 @@ def test_another_origin_gets_another_folder(checkout: Checkout) -> None:
 
 
 def test_flags_of_every_run_reach_the_tasks(checkout: Checkout) -> None:
-    checkout.run(checkout.order("minimal", passed_on=("--no-cache",)))
+    params: dict[str, bool | int] = {"no_cache": True, "no_cleanup": False, "jobs": 2}
+    flags = pipelines.passed_on(params)
+    assert flags == ("--no-cache", "--jobs", "2")
+    assert pipelines.passed_on({**params, "no_cache": False, "jobs": 0}) == ()
+    checkout.run(checkout.order("minimal", passed_on=flags))
     for call in checkout.calls():
         assert ("--no-cache" in call["words"]) is (call["words"][0] != "doctor")
