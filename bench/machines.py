@@ -54,17 +54,20 @@ class Bench:
         self.runner = runner
         self.image = image
         self.frozen = folder / "frozen"
-        self.frozen.mkdir(parents=True)
+        # As deep as the checkpoint: overlays name their backing files relative to themselves.
+        self.work = folder / "work"
+        for each in (self.frozen, self.work):
+            each.mkdir(parents=True)
         seed.make_keys(self.frozen, runner)
         shell.write_seed(self.frozen)
         size = shell.Size(accel=chosen, memory_mb=MEMORY_MB, cpus=CPUS)
-        self.spec = shell.spec_of(folder / "machine.qcow2", self.frozen / shell.SEED, size)
+        self.spec = shell.spec_of(self.work / "machine.qcow2", self.frozen / shell.SEED, size)
         self.digests = Digests(folder / "digests.json")
         self.saved: checkpoint.Checkpoint
 
     def boot(self, number: int) -> float:
         """Seconds of a first boot, from a fresh overlay to a command that has run."""
-        root = self.folder / f"boot{number}.qcow2"
+        root = self.work / f"boot{number}.qcow2"
         disk.create_overlay(self.runner, root, backing=self.image, backing_format="qcow2")
         return seconds_of(lambda: self.use(self.with_root(root)))
 

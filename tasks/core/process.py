@@ -230,7 +230,8 @@ class Runner:
         with terminal_as_it_was():
             popen = subprocess.Popen((*death_tie(), *words), env=environment(self.env))
             try:
-                return popen.wait()
+                with waking(popen.terminate):
+                    return popen.wait()
             finally:
                 if popen.poll() is None:
                     popen.terminate()

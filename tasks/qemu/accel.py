@@ -187,9 +187,14 @@ def probe(runner: Runner, host: KvmHost) -> Survey:
         return surveyed([measure], Verdict.UNSUPPORTED, foreign)
     if not host.device.exists():
         return surveyed([measure], Verdict.ABSENT, host.absence())
-    limit_s = max(KVM_FLOOR_S, KVM_TIMES_TCG * measure.duration_s)
+    # Of a KVM that is known to interpret its guests, no model and no patience makes another one.
+    hopeless = host.interprets()
+    floor_s = 0.0 if hopeless else KVM_FLOOR_S
+    limit_s = max(floor_s, KVM_TIMES_TCG * measure.duration_s)
     attempts = [measure]
     for rung in LADDER:
+        if hopeless and attempts[-1].verdict is Verdict.STALLS:
+            break
         if len(attempts) == 1 or cures(rung, attempts[-1]):
             attempts.append(try_guest(runner, "kvm", rung.cpu, limit_s=limit_s))
     return surveyed(attempts, attempts[-1].verdict, explained(attempts, host))

@@ -46,7 +46,8 @@ class Asked:
 
         Raises:
             CommandFailed, TimedOut: the guest can't be asked any more.
-            AssertionError, ValueError, RuntimeError: testinfra could not make sense of it.
+            AssertionError, LookupError, RuntimeError, TypeError, ValueError: testinfra could not
+                make sense of it.
         """
         self._backend.ran, self._backend.said = [], []
         value = getattr(getattr(self._host, module)(argument), name)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tasks.validate.asking import Asked
     from tasks.validate.sealed import SealedDisk
 
+# What testinfra raises where it makes no sense of a guest: a file or a mount that isn't there.
+UNKNOWABLE = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 Done = Callable[[Check], None]
 
 
@@ -122,9 +124,9 @@ class GuestChecks:
         label = f"{module}({argument!r}).{name}"
         try:
             value, ran, said = asked.ask(module, argument, name)
-        except (AssertionError, ValueError, RuntimeError) as error:
+        except UNKNOWABLE as error:
             shown = replace(spec, command=label)
-            reason = f"{label} could not be found out: {error}"
+            reason = f"{label} could not be found out: {error!r}"
             return check_of(shown, "failed", reason=reason, seconds=time.monotonic() - since)
         shown = replace(spec, command=ran or label)
         text, wanted = (f"{v:04o}" if name == "mode" else str(v) for v in (value, spec.equals))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from tasks.artifacts import checks
 from tasks.artifacts.checks import Validation
 from tasks.core import display
 from tasks.core.capacity import capacity_of_host
+from tasks.core.crew import waking
 from tasks.core.process import Runner
 from tasks.core.stage import Step
 from tasks.validate import summary
@@ -69,18 +71,24 @@ def validate_all(
         running = {pool.submit(run.perform): run for run in runs}
         done: dict[str, Validation] = {}
         try:
-            for future in as_completed(running):
-                run = running[future]
-                done[run.given] = future.result()
-                record = publish(done[run.given], run, records)
-                print(display.shown(record), flush=True)
-                step.tell(summary.title(done[run.given]))
+            with waking(functools.partial(abort_all, runs)):
+                for future in as_completed(running):
+                    run = running[future]
+                    done[run.given] = future.result()
+                    record = publish(done[run.given], run, records)
+                    print(display.shown(record), flush=True)
+                    step.tell(summary.title(done[run.given]))
         except BaseException:
-            for run in runs:
-                run.abort()
+            abort_all(runs)
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return [done[one] for one in given]
+
+
+def abort_all(runs: Sequence[Validating]) -> None:
+    """End all machines."""
+    for run in runs:
+        run.abort()
 
 
 def prepare(given: str, settings: Settings, step: Step, verbose: bool) -> Validating:

@@ -301,7 +301,13 @@ def checkpoint(step: Step, accel: str, memory: int, cpus: int) -> Facts:
     return shell.freeze(step, step.result(compress).path(artifact.IMAGE), size)
 
 
-@stage(name="shell", pre=[compress, checkpoint], kind="action", requires=("ssh", "ssh-keygen"))
+@stage(
+    name="shell",
+    pre=[compress, checkpoint],
+    kind="action",
+    requires=("ssh", "ssh-keygen"),
+    cost=inputs.guest_cost,
+)
 def session(step: Step, accel: str, memory: int, cpus: int, command: str) -> None:
     """Open a session in a running copy of the image."""
     size = shell.Size(accel=inputs.choose_accel(step.site, accel), memory_mb=memory, cpus=cpus)

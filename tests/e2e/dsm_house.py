@@ -118,6 +118,8 @@ def house(
         "DSM_MEMORY": "512",
         "DSM_CPUS": "1",
         "DSM_SLOW": "3",
+        # One stage after the other, so that a test knows which one it meets.
+        "VMBAKE_JOBS": "1",
         "DSM_ADMIN_PASS": PASSWORD,
     }
     return House(root=checkout(folder), settings={**standard, **settings}, engine=engine)

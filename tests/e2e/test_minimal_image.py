@@ -164,6 +164,7 @@ def test_a_tampered_image_fails_by_exactly_what_was_done_to_it(
         "configuration: service is active",
         "filesystem: is mounted where configured",
         "configuration: /etc/vexfs/vexfs.conf",
+        "configuration: log file is written",  # as the tampered settings say
         "vexctl: file equals the manifest",
         "vexctl: version equals the manifest",
     }

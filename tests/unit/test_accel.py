@@ -201,10 +201,11 @@ def test_another_processor_has_another_kvm(world: World) -> None:
     assert world.started() == [f"tcg {accel.TCG_CPU}"]
 
 
-def test_a_kvm_that_interprets_is_named(world: World) -> None:
-    world.qemu({FULL: HANGS})
+def test_a_kvm_that_interprets_is_named_and_not_tried_with_every_model(world: World) -> None:
+    world.qemu({FULL: HANGS_LATE, OLD: HANGS_LATE})
     world.write("sys/module/kvm_pvm/refcnt")
     assert "kvm_pvm interprets" in survey(world.runner, world.cache, world.host).finding
+    assert len(world.started()) == 2
 
 
 def test_tcg_is_taken_at_its_word(world: World) -> None:

@@ -55,8 +55,14 @@ def test_right_and_wrong_and_modes_as_people_write_them(shell: Shell, tmp_path: 
     assert gone.reason.endswith(".exists: It is False; True was expected.")
 
 
-def test_what_testinfra_cant_find_out_is_a_failure_with_its_words(shell: Shell) -> None:
-    found = made(shell, "file", "/nowhere/at/all", "mode", equals=0o600)
+@pytest.mark.parametrize(
+    "ask",
+    [("file", "/nowhere/at/all", "mode"), ("mount_point", "/nowhere/at/all", "filesystem")],
+)
+def test_what_testinfra_cant_find_out_is_a_failure_with_its_words(
+    shell: Shell, ask: tuple[str, str, str]
+) -> None:
+    found = made(shell, *ask, equals="ext4")
     assert found.outcome == "failed"
     assert "could not be found out" in found.reason
 

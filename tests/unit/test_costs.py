@@ -62,6 +62,11 @@ def test_stages_with_a_guest_count_it(config: Config) -> None:
     assert cost(config, ubuntu["vexfs.toolchain"]).cores == 3
 
 
+def test_a_session_counts_its_guest(config: Config) -> None:
+    found = nodes(config, vexfs.session, accel="tcg", cpus=3)
+    assert cost(config, found["vexfs.shell"]) == guest_cost("tcg", memory_mb=2048, cpus=3)
+
+
 def test_what_a_guest_takes_makes_no_result_stale(config: Config) -> None:
     def meaning(**given: Any) -> dict[str, str]:
         found = nodes(config, vexfs.image, **given)

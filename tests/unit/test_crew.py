@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -156,3 +157,19 @@ def test_outside_a_worker_nothing_needs_waking() -> None:
 
     with waking(never):
         pass
+
+
+def test_a_program_that_has_the_terminal_ends_with_its_thread(
+    crew: Crew[str], tmp_path: Path
+) -> None:
+    runner, started = Runner(tmp_path / "log"), tmp_path / "started"
+    words = ["sh", "-c", f"echo $$ > {started}; exec sleep 600"]
+    crew.start("shell", lambda: print(runner.hand_over(words)), "shell")
+    deadline = time.monotonic() + 30
+    while not started.exists() or not started.read_text().endswith("\n"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (news,) = crew.end()
+    assert isinstance(news.error, Interrupted)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)

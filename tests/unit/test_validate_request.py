@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tasks.core.crew import Crew, Interrupted
 from tasks.core.errors import BadInput, CannotRun, ValidationFailed
 from tasks.core.process import Runner
 from tasks.core.stage import Site
@@ -104,6 +106,40 @@ def test_a_bug_is_no_failed_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ZeroDivisionError):
         carry_out(tmp_path, monkeypatch, {"a": ZeroDivisionError(), "good.qcow2": GOOD},
                   "a\ngood.qcow2")  # fmt: skip
+
+
+def test_an_interruption_ends_the_machines_that_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't reach the threads in which they are waited for."""
+    working, aborted = threading.Event(), threading.Event()
+
+    class Fake:
+        given = "good.qcow2"
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            """It has nothing to do."""
+
+        def abort(self) -> None:
+            aborted.set()
+
+        def perform(self) -> Any:
+            working.set()
+            aborted.wait(60)
+            return GOOD
+
+    monkeypatch.setattr(several, "Validating", Fake)
+    settings = SimpleNamespace(accel="tcg", memory_mb=512, quick=False)
+    step: Any = Step(tmp_path)
+    crew: Crew[str] = Crew()
+    crew.start(
+        "validate",
+        lambda: request.carry_out(step, "good.qcow2", settings, verbose=False),  # type: ignore[arg-type]
+        "validate",
+    )
+    assert working.wait(30)
+    (news,) = crew.end()
+    assert isinstance(news.error, Interrupted)
 
 
 def test_the_table_tells_groups_and_failures() -> None:
