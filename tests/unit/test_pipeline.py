@@ -195,7 +195,7 @@ def test_a_source_that_is_not_recognised_is_not_built(checkout: Checkout) -> Non
 def test_a_bad_shell_script_is_found(checkout: Checkout) -> None:
     folder = checkout.root / "scripts"
     folder.mkdir()
-    (folder / "good").write_text("#!/bin/sh\necho fine\n")
+    (folder / "good").write_text("#!/bin/sh\n. /etc/only-in-the-guest.conf\necho fine\n")
     (folder / "notes").write_text("no script\n")
     assert checkout.run().passed
     (folder / "bad").write_text("#!/usr/bin/env bash\necho $1\n")
