@@ -28,10 +28,12 @@ DRY_RUN_S = 60
 def ended_by_signals() -> Iterator[None]:
     """Turn the first signal that asks for the end into Interrupted; a second one does nothing."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)
+        heard.append(number)
         raise Interrupted(number)
 
     # What is ignored stays ignored: a shell does that to its background jobs.
@@ -40,6 +42,11 @@ def ended_by_signals() -> Iterator[None]:
         signal.signal(number, end)
     try:
         yield
+    except Exception as error:
+        # In the middle of Playwright's work it may come out as an error of Playwright's own.
+        if heard:
+            raise Interrupted(heard[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -135,11 +135,16 @@ def took_effect(dsm: Dsm, screen: Screen, mark: int, before: list[str]) -> bool:
 
     A request that is not answered yet is a DSM that is slow, and waited for.
     """
-    began = time.monotonic()
+    began = idle_since = time.monotonic()
     while not is_done(dsm, screen, mark):
         said = messages(dsm.page, screen)
-        pending = dsm.traffic.pending(mark)
-        patient = time.monotonic() - began < (ANSWER_S if pending else RETRY_S) * dsm.slow
+        now = time.monotonic()
+        if dsm.traffic.pending(mark):
+            # The page has yet to do something with the answer when it is there.
+            idle_since = now
+            patient = now - began < ANSWER_S * dsm.slow
+        else:
+            patient = now - idle_since < RETRY_S * dsm.slow
         if said and (said != before or not patient):
             raise Refused(f"DSM refused it on the screen {screen.name}: {' '.join(said)}")
         dsm.require_time(f"the screen {screen.name} to take effect")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import zipfile
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 
 from scripts import provision_dsm
 from scripts.dsm.api import LOGIN_ERRORS, is_about_login
-from scripts.dsm.browser import telling_line
-from scripts.dsm.failures import Failed, Usage
+from scripts.dsm.browser import ended_by_signals, telling_line
+from scripts.dsm.failures import Failed, Interrupted, Usage
 from scripts.dsm.recording import publish_trace, usable_state
 from scripts.dsm.screens import Screen
 from scripts.dsm.secret import hidden, spellings
@@ -235,6 +236,17 @@ def test_every_reason_of_a_refused_login_has_words() -> None:
 )
 def test_why_a_browser_does_not_start(said: str, told: str) -> None:
     assert telling_line(said) == told
+
+
+def test_a_signal_that_comes_out_as_an_error_of_playwright_is_told_as_a_signal() -> None:
+    with pytest.raises(Interrupted) as ended, ended_by_signals():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Interrupted:
+            raise RuntimeError("the connection was closed") from None
+    assert ended.value.status == 128 + signal.SIGTERM
+    with pytest.raises(RuntimeError), ended_by_signals():
+        raise RuntimeError("no signal came")
 
 
 def test_state_file(tmp_path: Path) -> None:
