@@ -239,11 +239,14 @@ def test_why_a_browser_does_not_start(said: str, told: str) -> None:
 
 
 def test_a_signal_that_comes_out_as_an_error_of_playwright_is_told_as_a_signal() -> None:
-    with pytest.raises(Interrupted) as ended, ended_by_signals():
+    def at_work() -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
         except Interrupted:
             raise RuntimeError("the connection was closed") from None
+
+    with pytest.raises(Interrupted) as ended, ended_by_signals():
+        at_work()
     assert ended.value.status == 128 + signal.SIGTERM
     with pytest.raises(RuntimeError), ended_by_signals():
         raise RuntimeError("no signal came")
