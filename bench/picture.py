@@ -10,8 +10,8 @@ from xml.sax.saxutils import escape
 
 from bench.report import in_time
 
-WIDTH, MARGIN = 900, 16
-LABEL_END, BAR_START, BAR_END = 264, 276, 784
+WIDTH, MARGIN = 960, 16
+LABEL_END, BAR_START, BAR_END = 324, 336, 844
 TOP, ROW, BAR, BOTTOM = 62, 46, 15, 44
 TICKS_S = (0.0001, 0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000)
 # For both themes of the page that shows it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -10,6 +12,7 @@ from bench.measure import Comparison, Omission, Way, compare
 from bench.picture import BAR_START, Scale, draw
 from bench.report import as_table
 
+DOCS = Path(__file__).parents[2] / "docs"
 SVG = "http://www.w3.org/2000/svg"
 
 
@@ -74,3 +77,8 @@ def test_the_picture_has_bars_as_long_as_the_logarithm_of_the_time() -> None:
     texts = [each.text for each in root.iter(f"{{{SVG}}}text")]
     assert {"cold <1>", "0.050 of classic & co", "30.0 s", "0.60 ms"} <= set(texts)
     assert "Some CPU, 2 cores, 25 GB, accelerator tcg, 2026-11-25" in texts
+
+
+def test_the_published_picture_shows_the_published_figures() -> None:
+    record = json.loads((DOCS / "bench.json").read_text())
+    assert (DOCS / "bench.svg").read_text() == draw(record)
