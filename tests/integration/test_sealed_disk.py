@@ -44,7 +44,7 @@ LEFT = {
     "var/lib/systemd/random-seed": "x",
     "var/lib/systemd/credential.secret": "x",
     "var/lib/dhcp/dhclient.leases": "lease {}\n",
-    "var/lib/apt/lists/deb.debian.org_Packages": "Package: x\n",
+    "var/lib/apt/lists/archive.test_Packages": "Package: x\n",
 }
 Maker = Callable[[dict[str, str]], SealedDisk]
 
