@@ -50,7 +50,8 @@ def validate(
     if not images:
         return Validated()
     say("validating the images")
-    since = datetime.now(UTC)
+    # Records tell whole seconds, so one of this very second is none too old.
+    since = datetime.now(UTC).replace(microsecond=0)
     words = ("validate.image", *(str(image.disk) for image in images), *flags)
     timeout = ("--timeout", str(rooms.limit_s))
     ended = rooms.run("validate", (*words, *timeout), lambda line: say(line) if line else None)
