@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tasks.artifacts import checks
 from tasks.artifacts.checks import Validation
+from tasks.artifacts.publish import being_published
 from tasks.core import display
 from tasks.core.capacity import capacity_of_host
 from tasks.core.crew import waking
@@ -124,7 +124,6 @@ def publish(validation: Validation, run: Validating, records: Path) -> Path:
                 with console.open("rb") as stream:
                     shutil.copyfileobj(stream, log)
     record = records / f"{stem}.json"
-    aside = record.with_name(f".{record.name}.{os.getpid()}")
-    checks.write(validation, aside)
-    aside.replace(record)
+    with being_published(record) as aside:
+        checks.write(validation, aside)
     return record
