@@ -96,9 +96,9 @@ def archive_of_something(folder: Path) -> Path:
 def encrypted_image(folder: Path) -> Path:
     image, secret = folder / "image.qcow2", folder / "secret"
     secret.write_text("a long passphrase")
+    # Not LUKS: making one measures this machine's speed, and fails on a noisy one.
     qemu_img("create", "-f", "qcow2", "--object", f"secret,id=key,file={secret}",
-             "-o", "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10",
-             image, "1M")  # fmt: skip
+             "-o", "encrypt.format=aes,encrypt.key-secret=key", image, "1M")  # fmt: skip
     return image
 
 
