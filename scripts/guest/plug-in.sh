@@ -14,9 +14,10 @@ device() { # serial number of a disk that was plugged in
 
 mkdir -p "$root" /run/vmbake/results /run/vmbake/source /var/tmp/vmbake
 disk=$(device toolchain)
-# A toolchain that was installed in a guest is a whole disk, its root the partition with /usr.
+# Made natively, it is a squashfs; made in a guest, a whole disk, its root the partition with /usr.
 for candidate in "$disk" "$disk"-part*; do
-    if ! mount -o ro,noload "$candidate" "$root" 2> /dev/null; then continue; fi
+    mount -t squashfs -o ro "$candidate" "$root" 2> /dev/null ||
+        mount -o ro,noload "$candidate" "$root" 2> /dev/null || continue
     if [ -d "$root/usr/bin" ]; then break; fi
     umount "$root"
 done

@@ -11,7 +11,7 @@ image=$1 source=$2 work=$3 script=$4
 mount -t tmpfs tmpfs /run
 root=/run/vmbake/toolchain
 mkdir -p "$root" /run/vmbake/source /run/vmbake/results "$work/tmp" "$work/results"
-mount -t ext4 -o ro,noload,loop "$image" "$root"
+mount -t squashfs -o ro,loop "$image" "$root"
 mount --bind "$source" /run/vmbake/source
 mount --bind "$work/results" /run/vmbake/results
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"

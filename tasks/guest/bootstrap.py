@@ -86,18 +86,16 @@ class Call:
     """One run of mmdebstrap.
 
     Args:
-        variant: see mmdebstrap(1); `apt` installs, `extract` only unpacks.
-        setup, extract, customize: hooks in mmdebstrap's own words; of these, `extract`
-            (the variant) runs the first two.
+        variant: see mmdebstrap(1); `apt` installs, `custom` leaves all to the hooks.
+        setup, customize: hooks in mmdebstrap's own words, before and after it installs.
     """
 
     mode: Mode
-    variant: Literal["apt", "extract"]
+    variant: Literal["apt", "custom"]
     release: str
     packages: tuple[str, ...]
     mirror: str | None
     setup: tuple[str, ...] = ()
-    extract: tuple[str, ...] = ()
     customize: tuple[str, ...] = ()
 
 
@@ -115,9 +113,8 @@ def mmdebstrap_argv(call: Call, target: Path) -> tuple[str, ...]:
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=Acquire::Retries "3"',
         *(f"--setup-hook={hook}" for hook in call.setup),
-        *(f"--extract-hook={hook}" for hook in call.extract),
         *(f"--customize-hook={hook}" for hook in call.customize),
-        f"--include={','.join(call.packages)}",
+        *((f"--include={','.join(call.packages)}",) if call.packages else ()),
         call.release,
         str(target),
     ]

@@ -287,7 +287,6 @@ def make_ext4(
     *,
     runner: Runner,
     epoch_s: int,
-    journal: bool = True,
     in_namespace: tuple[str, ...] = (),
 ) -> None:
     """Make an ext4 file system in the extent, with the content of a directory."""
@@ -305,6 +304,5 @@ def make_ext4(
         "SOURCE_DATE_EPOCH": str(epoch_s),
     }
     argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-U", ids.root_fs, "-m", "1"]
-    argv += ["-J", "size=32"] if journal else ["-O", "^has_journal"]
-    argv += ["-E", options, "-d", str(root), str(disk)]
+    argv += ["-J", "size=32", "-E", options, "-d", str(root), str(disk)]
     runner.run([*in_namespace, *argv, f"{extent.size_bytes // 1024}k"], env=env)

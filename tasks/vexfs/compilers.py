@@ -13,7 +13,7 @@ from tasks.vexfs import bases, building, seed
 
 DISK_ID = "toolchain"
 # Made natively: a file system of its own. Made in a guest: its whole disk, over the base.
-NATIVE = "toolchain.ext4"
+NATIVE = toolchain.IMAGE
 FROM_GUEST = "toolchain.qcow2"
 
 

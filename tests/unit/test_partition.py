@@ -201,11 +201,15 @@ class TestCommandLine:
     def test_toolchain_only_unpacks(self) -> None:
         call = toolchain_call("bookworm", ["gcc", "make", "gcc"], None, Path("/w"), "root")
         argv = mmdebstrap_argv(call, Path("/w/root"))
-        assert "--variant=extract" in argv
+        assert "--variant=custom" in argv
+        assert not [word for word in argv if word.startswith("--include")]
         # Only root needs help to have its mounts and processes end with it.
         assert argv[:6] == ("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount")
-        assert '--extract-hook=sh /w/finish "$1" /w/headers' in argv
-        assert "--include=gcc,make" in argv
+        hooks = [word for word in argv if word.startswith("--customize-hook")]
+        assert hooks == [
+            '--customize-hook=bash /w/unpack "$1" /w/headers gcc make',
+            '--customize-hook=sh /w/finish "$1"',
+        ]
 
     def test_mirror_brings_updates_and_security(self) -> None:
         mirror = "http://mirror.test/debian/"
