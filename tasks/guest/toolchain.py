@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,16 +37,29 @@ SQUASHFS = (
     *("-mkfs-time", "0", "-all-time", "0", "-comp", "zstd", "-Xcompression-level", "1"),
 )
 
-# Run by mmdebstrap beside the root ($1), with the directory of the headers as $2 and the packages
-# as the rest. Unpacking is most of the work, so all cores share it; mmdebstrap's own variant
-# `extract` takes one package after the other. No two packages have a file in common.
+# Run by mmdebstrap beside the root ($1), with a directory of kernel headers as $2, which may be
+# empty, and the packages as the rest. Unpacking is most of the work, so all cores share it, where
+# mmdebstrap's own variant `extract` takes one package after the other. No two of the packages have
+# a file in common.
 UNPACK = """\
 set -euo pipefail
 root=$1 headers=$2
 shift 2
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 echo "I: downloading packages with apt..." >&2
-apt-get --yes -qq --option=APT::Get::Download-Only=true install "$@" >&2
+if ! [ "$(ls -A "$headers")" ]; then
+  headers=$root/var/cache/apt/headers
+  mkdir -p "$headers"
+  apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+    --no-replaces --no-enhances linux-headers-cloud-amd64 |
+    grep -E '^linux-(headers|kbuild|compiler)-' | grep -vx linux-headers-cloud-amd64 | sort -u |
+    (cd "$headers" && xargs apt-get download -qq >&2)
+fi
+# What the headers need, such as the compiler that the kernel was made with; of alternatives the
+# first. They may name the kernel, too, but nothing is compiled with that.
+for deb in "$headers"/*.deb; do dpkg-deb -f "$deb" Depends; done |
+  tr ',' '\\n' | sed -E 's/^ +//; s/[ (:|].*//' | grep -v '^linux-' |
+  xargs apt-get --yes -qq --option=APT::Get::Download-Only=true install "$@" >&2
 
 # Not dpkg-deb -x: it would put a directory in the place of the link /lib.
 unpack() { dpkg-deb --fsys-tarfile "$2" | tar -x --keep-directory-symlink -C "$1" -f -; }
@@ -88,47 +100,57 @@ rm -f "$root"/usr/lib/gcc/*/*/libhwasan.a "$root"/usr/lib/*-linux-gnu/libhwasan.
 
 def build(
     release: str,
-    headers: Path,
+    headers: Path | None,
     out: Path,
     *,
     packages: tuple[str, ...] = (),
     mirror: str | None = None,
     runner: Runner,
     reporter: Reporter,
-) -> Path:
-    """Make out/toolchain.squashfs: a read-only file system without partitions.
+) -> str:
+    """Make out/toolchain.squashfs, a read-only file system, and return its kernel's version.
 
-    The compiler in it is the release's own, the headers are those in `headers`. It has no
-    device nodes beyond what its user mounts, and no network or account.
+    The compiler in it is the release's own. It has no device nodes beyond what its user mounts,
+    and no network or account.
 
     Args:
         release: `bookworm` or `trixie`.
-        headers: a directory with the .deb files of a kernel's headers (DebianBase.headers).
+        headers: a directory with the .deb files of a kernel's headers (DebianBase.headers);
+            None: those of the kernel that the archive has now.
         packages: on top of COMPILE_PACKAGES.
 
     Raises:
         BadInput: there are no headers in `headers`.
         CannotRun, DownloadFailed, VerificationFailed, NoRoom, CommandFailed: as debian.build.
     """
-    debs = sorted(headers.glob("*.deb"))
-    if not debs:
+    debs = sorted(headers.glob("*.deb")) if headers else []
+    if headers and not debs:
         raise BadInput(f"There are no .deb files with kernel headers in {headers}.")
     mode = require_mode()
     for tool in ("mksquashfs", "dpkg-deb"):
         require_tool(tool)
     out.mkdir(parents=True, exist_ok=True)
-    wanted = (*COMPILE_PACKAGES, *needed_by(debs, runner), *packages)
-    image = out / IMAGE
     with scratch(WORK_BYTES, out, remove=tree_remover(mode, runner)) as work:
-        call = toolchain_call(release, wanted, mirror, work, mode)
+        call = toolchain_call(release, (*COMPILE_PACKAGES, *packages), mirror, work, mode)
         stage(debs, work)
         bootstrap(call, work / "root", runner=runner, reporter=reporter)
+        kernel = kernel_of(work / "root")
         reporter.say("writing the toolchain's image")
         try:
-            write_image(work, image, mode, runner)
+            write_image(work, out / IMAGE, mode, runner)
         except CommandFailed as error:
             raise explain(error, error.tail) from error
-    return image
+    return kernel
+
+
+def kernel_of(root: Path) -> str:
+    """The version of the kernel whose modules can be compiled in a root.
+
+    Raises:
+        ValueError: there is not just one.
+    """
+    (build,) = (root / "usr" / "lib" / "modules").glob("*/build")
+    return build.parent.name
 
 
 def toolchain_call(
@@ -160,27 +182,6 @@ def stage(debs: Iterable[Path], work: Path) -> None:
         shutil.copyfile(deb, work / "headers" / deb.name)
     for path in [*(work / name for name in scripts), *(work / "headers").iterdir()]:
         path.chmod(0o644)
-
-
-def needed_by(debs: Iterable[Path], runner: Runner) -> list[str]:
-    """The packages that these depend on, those among themselves left out.
-
-    A kernel's headers name the compiler that the kernel was made with. They may name the kernel,
-    too; nothing is compiled with that, and the archive may have a newer one only.
-    """
-    names: set[str] = set()
-    needed: dict[str, None] = {}
-    for deb in debs:
-        fields = runner.output(["dpkg-deb", "-f", deb, "Package", "Depends"])
-        names.update(re.findall(r"^Package: (\S+)", fields, re.MULTILINE))
-        for depends in re.findall(r"^Depends: (.+)", fields, re.MULTILINE):
-            needed.update(dict.fromkeys(first_alternatives(depends)))
-    return [name for name in needed if name not in names and not name.startswith("linux-image-")]
-
-
-def first_alternatives(depends: str) -> list[str]:
-    """The package names in a Depends field, the first of alternatives, without versions."""
-    return [re.split(r"[ (:|]", part.strip(), maxsplit=1)[0] for part in depends.split(",")]
 
 
 def write_image(work: Path, image: Path, mode: Mode, runner: Runner) -> None:

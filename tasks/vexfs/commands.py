@@ -1,11 +1,12 @@
 """The VexFS tasks: from an empty machine to a sealed, compressed, checksummed image.
 
-vm:      build-cloudimg ── toolchain ────────────┐
-               │                                 │
-         ssh-key ── seed-iso ── boot ── savevm ──┴─ compile-vexfs ── seal ──┐
+vm:           compilers ── toolchain ────────────┐
+                               │                 │
+         build-cloudimg ───────┤                 │
+         ssh-key ── seed-iso ──┴ boot ── savevm ─┴─ compile-vexfs ── seal ──┐
 native:                                                                     ├ compress ── checksum
-         build-cloudimg ──┬── toolchain ── compile-vexfs ──┬── seal ────────┘    │        │
-                          └── packages ── fill ────────────┘                     │      image
+              compilers ── toolchain ── compile-vexfs ─────┬── seal ────────┘    │        │
+         build-cloudimg ───────┴── packages ── fill ───────┘                     │      image
                                                                         shell ── checkpoint
 """
 
@@ -74,7 +75,19 @@ def build_cloudimg(
 
 
 @stage(
-    pre=[build_cloudimg],
+    name="compilers",
+    instead=inputs.unless_bootstrapped,
+    tools=("mmdebstrap",),
+    requires=("mksquashfs",),
+    room_bytes=2 * GIB,
+)
+def unpack_compilers(step: Step, base: str, toolchain: str, mirror: str) -> Facts:
+    """Unpack compilers and the archive's newest kernel headers."""
+    return compilers.unpack(step, base, tuple(toolchain.split()), mirror)
+
+
+@stage(
+    pre=[build_cloudimg, unpack_compilers],
     reads=inputs.toolchain_templates,
     tools=("mmdebstrap", QEMU),
     room_bytes=4 * GIB,
@@ -90,14 +103,17 @@ def toolchain(
     cpus: int,
     ssh_port: int,
     keep_vm: bool,
-) -> None:
-    """Make the disk with compilers and kernel headers."""
+) -> Facts:
+    """Make the disk with compilers and the base's kernel headers."""
     under, packages = step.result(build_cloudimg), tuple(toolchain.split())
-    if base in bases.DEBIAN:
-        compilers.bootstrap(step, under, packages, mirror)
-    else:
+    if base not in bases.DEBIAN:
         chosen = inputs.choose_accel(step.site, accel)
-        compilers.install_in_guest(step, under, packages, chosen, memory, cpus)
+        return compilers.install_in_guest(step, under, packages, chosen, memory, cpus)
+    ready, kernel = step.result(unpack_compilers), under.facts["kernel"]
+    if ready.facts["kernel"] == kernel:
+        return compilers.take_over(step, ready)
+    step.tell(f"the base has kernel {kernel}, the archive's is {ready.facts['kernel']}")
+    return compilers.unpack(step, base, packages, mirror, under.directory / bases.HEADERS)
 
 
 @stage(requires=("ssh-keygen",))
@@ -259,7 +275,16 @@ def checksum(step: Step, variant: str, version: str, compression: str) -> None:
 
 
 @stage(
-    pre=[build_cloudimg, fill, toolchain, compile_vexfs, seal, compress, checksum],
+    pre=[
+        build_cloudimg,
+        fill,
+        unpack_compilers,
+        toolchain,
+        compile_vexfs,
+        seal,
+        compress,
+        checksum,
+    ],
     default=True,
 )
 def image(step: Step, variant: str, version: str, base: str, compression: str) -> None:
@@ -316,6 +341,7 @@ def session(step: Step, accel: str, memory: int, cpus: int, command: str) -> Non
 
 namespace = Collection(
     build_cloudimg,
+    unpack_compilers,
     toolchain,
     ssh_key,
     seed_iso,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
-from tasks.core.stage import Step
+from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest import cloudconfig, toolchain
 from tasks.qemu.accel import Accel
@@ -17,22 +18,36 @@ NATIVE = toolchain.IMAGE
 FROM_GUEST = "toolchain.qcow2"
 
 
-def bootstrap(step: Step, base: Result, packages: tuple[str, ...], mirror: str) -> None:
-    """Unpack the compilers of a Debian release, with the headers that came with the base."""
-    toolchain.build(
-        base.facts["origin"]["release"],
-        base.directory / bases.HEADERS,
+def unpack(
+    step: Step, base: str, packages: tuple[str, ...], mirror: str, headers: Path | None = None
+) -> Facts:
+    """Unpack the compilers of a Debian base's release, with a kernel's headers.
+
+    Args:
+        headers: a directory with their .deb files; None: those of the archive's kernel.
+    """
+    kernel = toolchain.build(
+        bases.DEBIAN[base],
+        headers,
         step.out,
         packages=packages,
         mirror=mirror or None,
         runner=step.runner,
         reporter=step,
     )
+    return {"kernel": kernel}
+
+
+def take_over(step: Step, ready: Result) -> Facts:
+    """Make another result's toolchain this one's, too, without a copy of its bytes."""
+    (step.out / NATIVE).hardlink_to(ready.path(NATIVE))
+    step.knows_digest(NATIVE, ready.outputs[NATIVE]["sha256"])
+    return {"kernel": ready.facts["kernel"]}
 
 
 def install_in_guest(
     step: Step, base: Result, packages: tuple[str, ...], accel: Accel, memory_mb: int, cpus: int
-) -> None:
+) -> Facts:
     """Install the compilers in a guest of the base, which knows its own headers and archive."""
     keys = step.work / "keys"
     keys.mkdir()
@@ -49,6 +64,7 @@ def install_in_guest(
         step.say("shutting the guest down")
         vm.poweroff(step.deadline.left_s)
     shutil.move(step.work / building.MACHINE_DISK, step.out / FROM_GUEST)
+    return {}
 
 
 def plug_in(vm: Machine, made: Result) -> None:

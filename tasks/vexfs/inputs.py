@@ -51,6 +51,11 @@ def base_problems(site: Site, base: str, **_: Any) -> Iterator[str]:
         yield f"The base {path} is not a file. --base file:PATH names a qcow2 or raw disk."
 
 
+def unless_bootstrapped(site: Site, base: str, **_: Any) -> list[Stage] | None:
+    """What takes the place of the stage that unpacks compilers: nothing, for a foreign base."""
+    return None if base in bases.DEBIAN else []
+
+
 def toolchain_templates(base: str, **_: Any) -> list[Path]:
     """What the seed of the toolchain's guest is rendered from, if there is such a guest."""
     return [] if base in bases.DEBIAN else seed_templates(cloudconfig.TOOLCHAIN)

@@ -90,7 +90,7 @@ def test_each_variant_has_its_own_image_and_shares_the_rest(config: Config) -> N
         "vexfs.image (production)",
     }
     assert "vexfs.ssh-key" in found
-    assert {name for name in found if name.startswith("vexfs.compile")} == {
+    assert {name for name in found if name.startswith("vexfs.compile-")} == {
         "vexfs.compile-vexfs (minimal)",
         "vexfs.compile-vexfs (production)",
     }

@@ -36,7 +36,7 @@ from tasks.guest.partition import (
 )
 from tasks.guest.rootfs import Boot, fstab, grub_cfg, pack, root_files, search_cfg
 from tasks.guest.scratch import LOCK, PREFIX, choose_place, scratch
-from tasks.guest.toolchain import first_alternatives, toolchain_call
+from tasks.guest.toolchain import toolchain_call
 
 IDS = derive_ids("test")
 
@@ -295,13 +295,6 @@ class TestPackages:
             "Package: b\nStatus: deinstall ok config-files\nVersion: 1\n"
         )
         assert installed_packages(status) == {"a": "1:2-3"}
-
-    def test_depends(self) -> None:
-        assert first_alternatives("gcc-14 (>= 1), libc6 | libc, make:any") == [
-            "gcc-14",
-            "libc6",
-            "make",
-        ]
 
 
 class TestScratch:
