@@ -92,6 +92,7 @@ def measured(work: Path, runner: Runner, options: argparse.Namespace) -> Iterato
     if image := options.image or newest(ROOT.glob("output/vexfs-*.qcow2")):
         yield packing.packing(image, work, runner, PACKING_ROUNDS)
     if not options.quick:
+        yield packing.packing_much(work, runner)
         yield from machines.measured(work, runner, RESTORE_ROUNDS)
         yield from virtual_dsm.measured(work, runner, START_ROUNDS)
         yield from builds.measured(work, runner)
