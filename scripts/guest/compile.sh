@@ -71,7 +71,7 @@ keep() { # part
 
 chmod 1777 "$root/tmp"
 cp -R /run/vmbake/source "$root/tmp/source"
-mkdir -p "$root/tmp/home"
+mkdir -p "$root/tmp/home" "$root/tmp/cache"
 # A read-only source gives no one the right to write.
 chmod -R u+w "$root/tmp/source"
 chown -R "$builder:$builder" "$root/tmp/source" "$root/tmp/home"

@@ -50,8 +50,9 @@ def compile_source(
         CompileFailed: with the compiler's own lines in view.
         MachineFailed, TimedOut: the guest did not get so far.
     """
-    ssh.run(f"mkdir -p {CACHED}", what="Making room")
-    for name, archive in cache.archives().items():
+    if archives := cache.archives():
+        ssh.run(f"mkdir -p {CACHED}", what="Making room")
+    for name, archive in archives.items():
         ssh.send(archive, f"{CACHED}/{name}")
     lines: list[str] = []
     with blaming_the_source(lines):
@@ -64,10 +65,10 @@ def compile_source(
     names = compiled_in(lines)
     for name in names.values():
         ssh.fetch(f"{RESULTS}/{name}", into / name)
-    archives = {part: work / name for part, name in cached_in(lines).items()}
-    for archive in archives.values():
+    made = {part: work / name for part, name in cached_in(lines).items()}
+    for archive in made.values():
         ssh.fetch(f"{RESULTS}/{archive.name}", archive)
-    return names, archives
+    return names, made
 
 
 def compile_script(
