@@ -1,9 +1,10 @@
 # Compiles the module and the tool inside the toolchain's root, as a user without rights, with no
 # write access to the source. Given by the caller as variables before this text: VEXFS_VERSION,
-# MODULE_COMMAND, MODULE_FILE, TOOL_COMMAND, TOOL_FILE, and KVER, the kernel to compile for; empty: the
-# one that runs. The toolchain is mounted on /run/vmbake/toolchain with /proc, /dev and a /tmp that can
-# be written; the source lies in /run/vmbake/source.
-# Leaves /run/vmbake/results/{module.ko,tool}. Compiler output goes to stdout.
+# MODULE_COMMAND, MODULE_FILE, TOOL_COMMAND, TOOL_FILE; KVER, the kernel to compile for, empty: the one
+# that runs; and CACHED, the parts of the compile cache to use. The toolchain is mounted on
+# /run/vmbake/toolchain with /proc, /dev and a /tmp that can be written, in which cache/ has what earlier
+# runs left of these parts; the source lies in /run/vmbake/source.
+# Leaves /run/vmbake/results/{module.ko,tool,PART.tar.zst}. Compiler output goes to stdout.
 # shellcheck shell=sh
 set -eu
 
@@ -11,10 +12,13 @@ root=/run/vmbake/toolchain
 results=/run/vmbake/results
 KVER=${KVER:-$(uname -r)}
 builder=65534 # nobody
+ccache=/tmp/home/ccache
+compilers=/usr/local/bin:/usr/bin:/bin
 
 in_toolchain() { # command
     chroot --userspec="$builder:$builder" "$root" /usr/bin/env -i \
-        PATH=/usr/local/bin:/usr/bin:/bin HOME=/tmp/home LC_ALL=C.UTF-8 TERM=dumb \
+        PATH="$compilers" HOME=/tmp/home LC_ALL=C.UTF-8 TERM=dumb \
+        CCACHE_DIR="$ccache" CCACHE_MAXSIZE=256M \
         CARGO_TERM_COLOR=never MAKEFLAGS="-j$(nproc)" \
         KVER="$KVER" KDIR="/lib/modules/$KVER/build" VEXFS_VERSION="$VEXFS_VERSION" \
         /bin/sh -c "cd /tmp/source && $1"
@@ -27,12 +31,59 @@ only_one() { # pattern
     fi
 }
 
+folder_of() { # part of the cache: objects or crates
+    if [ "$1" = objects ]; then echo "$ccache"; else echo /tmp/source/target; fi
+}
+
+# What is cached is the work of whoever compiled before, so the builder unpacks it, not root; and it is
+# used only if all of it can be read (zstd has a checksum at the end).
+restore() { # part
+    archive=/tmp/cache/$1.tar.zst unpacked=/tmp/home/$1
+    if [ ! -f "$root$archive" ]; then
+        echo "compile cache: no $1 yet"
+    elif ! in_toolchain "mkdir $unpacked && tar --zstd -xf $archive -C $unpacked" ||
+        ! in_toolchain "mv $unpacked $(folder_of "$1")"; then
+        echo "compile cache: its $1 can't be used"
+        in_toolchain "rm -rf $unpacked"
+    fi
+}
+
+keep() { # part
+    folder=$(folder_of "$1")
+    in_toolchain "[ -d $folder ]" || return 0
+    if [ "$1" = objects ]; then
+        in_toolchain "ccache --print-stats" | grep -E 'cache_hit|cache_miss' || true
+        in_toolchain "ccache --zero-stats" > /dev/null || true
+        more=
+    else
+        # Without what was linked, which make could take for up to date. And so old that for cargo every
+        # file of the source is newer, whatever the clocks say: then it compiles all of the source itself,
+        # and takes only vendored crates from here, which it knows by their checksums.
+        in_toolchain "find $folder -name .fingerprint -execdir find . -maxdepth 1 -type f -delete ';'" || return 0
+        more=--mtime=@1
+    fi
+    if in_toolchain "tar --zstd -c $more -C $folder ." > "$results/$1.tar.zst"; then
+        echo "cached_$1=yes"
+    else
+        rm -f "$results/$1.tar.zst"
+    fi
+}
+
 chmod 1777 "$root/tmp"
 cp -R /run/vmbake/source "$root/tmp/source"
-mkdir -p "$root/tmp/home"
+mkdir -p "$root/tmp/home" "$root/tmp/cache"
 # A read-only source gives no one the right to write.
 chmod -R u+w "$root/tmp/source"
 chown -R "$builder:$builder" "$root/tmp/source" "$root/tmp/home"
+chmod -R a+rX "$root/tmp/cache"
+
+for part in $CACHED; do
+    restore "$part" 2>&1
+    # A toolchain of an own making may lack it.
+    if [ "$part" = objects ] && [ -x "$root/usr/bin/ccache" ]; then
+        compilers=/usr/lib/ccache:$compilers
+    fi
+done
 
 # Side by side: under emulation each uses one core for most of its time.
 in_toolchain "$TOOL_COMMAND" > /run/vmbake/tool.log 2>&1 &
@@ -60,3 +111,7 @@ in_toolchain "strip --strip-debug -o /tmp/home/stripped.ko '$module' && cat /tmp
 in_toolchain "cat '$tool'" > "$results/$(basename "$tool")"
 echo "module=$(basename "$module")"
 echo "tool=$(basename "$tool")"
+
+for part in $CACHED; do
+    keep "$part" 2>&1
+done

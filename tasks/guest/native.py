@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,6 +113,7 @@ def run_with_toolchain(
     script: str,
     work: Path,
     *,
+    cached: Mapping[str, Path],
     runner: Runner,
     timeout_s: float,
     on_line: Callable[[str], None],
@@ -124,6 +125,7 @@ def run_with_toolchain(
     Args:
         toolchain: an ext4 file system (tasks.guest.toolchain makes them).
         source: the script sees it as /run/vmbake/source.
+        cached: files of which it finds copies in /tmp/cache of the toolchain's root, by name.
 
     Raises:
         CommandFailed, TimedOut: as Runner.run.
@@ -131,6 +133,10 @@ def run_with_toolchain(
     room = work / "toolchain"
     room.mkdir()
     (room / SCRIPT).write_text(script)
+    copies = room / "tmp" / "cache"
+    copies.mkdir(parents=True)
+    for name, path in cached.items():
+        shutil.copyfile(path, copies / name)
     argv: list[str | Path] = ["sh", SCRIPTS / "with-toolchain.sh"]
     argv += [toolchain, source, room, room / SCRIPT]
     runner.run([*PRIVATE, *APART, *argv], timeout_s=timeout_s, on_line=on_line)

@@ -27,7 +27,7 @@ COMPILE_PACKAGES = (
     *("base-files", "libc-bin", "bash", "dash", "coreutils", "findutils", "diffutils"),
     *("sed", "grep", "mawk", "tar", "gzip", "xz-utils", "zstd", "perl-base", "kmod"),
     *("gcc", "binutils", "make", "libc6-dev", "libelf1", "pkgconf"),
-    *("cargo", "rustc"),
+    *("cargo", "rustc", "ccache"),
 )
 IMAGE = "toolchain.squashfs"
 WORK_BYTES = 3 << 30
@@ -81,6 +81,16 @@ link gcc cc
 link mawk awk
 link dash sh
 link perl5 perl
+
+# By these names compilers are called through their cache, if PATH begins with that folder.
+mkdir -p "$root/usr/lib/ccache"
+(
+  cd "$root/usr/bin"
+  for name in cc c++ gcc gcc-[0-9]* g++ g++-[0-9]* *-linux-gnu-gcc *-linux-gnu-gcc-[0-9]* \\
+    clang clang-[0-9]*; do
+    [ ! -e "$name" ] || ln -s ../../bin/ccache "../lib/ccache/$name"
+  done
+)
 
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"

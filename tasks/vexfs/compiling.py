@@ -12,6 +12,7 @@ from tasks.core.store import Result
 from tasks.guest import iso, native
 from tasks.vexfs import compilers, guest_steps
 from tasks.vexfs.building import Guest
+from tasks.vexfs.compile_cache import CompileCache, keys_of
 from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
 
 
@@ -42,13 +43,17 @@ def compile_in(step: Step, guest: Guest, tools: Result) -> Facts:
     iso.write_tree(image, source.tree, source.files, "VEXFS_SOURCE")
     compilers.plug_in(guest.vm, tools)
     guest.vm.attach_disk(image, "source")
-    names = guest_steps.compile_source(
+    cache = cache_of(step, source, tools)
+    names, archives = guest_steps.compile_source(
         guest.ssh,
         source.recipe,
         version=source.version,
         into=step.out,
+        cache=cache,
+        work=step.work,
         deadline=step.deadline,
     )
+    keep(step, cache, archives)
     return facts_of(step, source, names)
 
 
@@ -61,14 +66,16 @@ def compile_natively(step: Step, kernel: str, tools: Result) -> Facts:
     source = source_of(step)
     copy = step.work / "source"
     copy_files(source, copy)
+    cache = cache_of(step, source, tools)
     step.say("compiling natively")
     lines: list[str] = []
     with guest_steps.blaming_the_source(lines):
         results = native.run_with_toolchain(
             tools.path(compilers.NATIVE),
             copy,
-            guest_steps.compile_script(source.recipe, source.version, kernel),
+            guest_steps.compile_script(source.recipe, source.version, cache.parts, kernel),
             step.work,
+            cached=cache.archives(),
             runner=step.runner,
             timeout_s=step.deadline.left_s,
             on_line=lines.append,
@@ -76,7 +83,30 @@ def compile_natively(step: Step, kernel: str, tools: Result) -> Facts:
     names = guest_steps.compiled_in(lines)
     for name in names.values():
         shutil.copyfile(results / name, step.out / name)
+    keep(step, cache, {part: results / name for part, name in guest_steps.cached_in(lines).items()})
     return facts_of(step, source, names)
+
+
+def cache_of(step: Step, source: Source, tools: Result) -> CompileCache:
+    """What may spare compiling; nothing, if all is to be made anew."""
+    keys = keys_of(
+        tools.digest,
+        source.tree,
+        source.files,
+        recipe=source.recipe,
+        version=source.version,
+        digest=step.digests.of,
+    )
+    keys = {} if step.params["no_cache"] else keys
+    return CompileCache(folder=step.site.cache / "compile", keys=keys)
+
+
+def keep(step: Step, cache: CompileCache, archives: dict[str, Path]) -> None:
+    """Have the cache take over what the compilers left for it, by part, if it can."""
+    try:
+        cache.keep(archives)
+    except OSError as error:
+        step.tell(f"the compile cache stays as it was: {error}")
 
 
 def copy_files(source: Source, target: Path) -> None:

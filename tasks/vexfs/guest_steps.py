@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.deadline import Deadline
 from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed
 from tasks.guest.ssh import Ssh
+from tasks.vexfs.compile_cache import PARTS, CompileCache, archive_of
 from tasks.vexfs.options import SCRIPTS
 from tasks.vexfs.source import Recipe
 
 RESULTS = "/run/vmbake/results"
+# It becomes /tmp in the toolchain's root, where compile.sh looks for archives.
+CACHED = "/var/tmp/vmbake/cache"  # noqa: S108 - in the guest, where only root comes before
 # What a compiler, make, kbuild or cargo begins its verdict with.
 VERDICTS = (
     "error: ",
@@ -29,18 +32,32 @@ SHOWN_LINES = 30
 
 
 def compile_source(
-    ssh: Ssh, recipe: Recipe, *, version: str, into: Path, deadline: Deadline
-) -> dict[str, str]:
-    """Compile in the guest, with source and toolchain plugged in; returns the two file names.
+    ssh: Ssh,
+    recipe: Recipe,
+    *,
+    version: str,
+    into: Path,
+    cache: CompileCache,
+    work: Path,
+    deadline: Deadline,
+) -> tuple[dict[str, str], dict[str, Path]]:
+    """Compile in the guest, with source and toolchain plugged in.
+
+    Returns the names of the two files that are in `into` then, and the archives for the cache,
+    which are in `work`.
 
     Raises:
         CompileFailed: with the compiler's own lines in view.
         MachineFailed, TimedOut: the guest did not get so far.
     """
+    if archives := cache.archives():
+        ssh.run(f"mkdir -p {CACHED}", what="Making room")
+    for name, archive in archives.items():
+        ssh.send(archive, f"{CACHED}/{name}")
     lines: list[str] = []
     with blaming_the_source(lines):
         ssh.run(
-            script("plug-in.sh", {}) + compile_script(recipe, version),
+            script("plug-in.sh", {}) + compile_script(recipe, version, cache.parts),
             what="Compiling",
             timeout_s=deadline.left_s,
             on_line=lines.append,
@@ -48,11 +65,16 @@ def compile_source(
     names = compiled_in(lines)
     for name in names.values():
         ssh.fetch(f"{RESULTS}/{name}", into / name)
-    return names
+    made = {part: work / name for part, name in cached_in(lines).items()}
+    for archive in made.values():
+        ssh.fetch(f"{RESULTS}/{archive.name}", archive)
+    return names, made
 
 
-def compile_script(recipe: Recipe, version: str, kernel: str = "") -> str:
-    """The script that compiles for `kernel`; "" is the one that runs."""
+def compile_script(
+    recipe: Recipe, version: str, cached: Iterable[str] = (), kernel: str = ""
+) -> str:
+    """The script that compiles for `kernel`, "" being the one that runs, with parts of a cache."""
     words = {
         "VEXFS_VERSION": version,
         "MODULE_COMMAND": recipe.module_command,
@@ -60,6 +82,7 @@ def compile_script(recipe: Recipe, version: str, kernel: str = "") -> str:
         "TOOL_COMMAND": recipe.tool_command,
         "TOOL_FILE": recipe.tool_file,
         "KVER": kernel,
+        "CACHED": " ".join(cached),
     }
     return script("compile.sh", words)
 
@@ -86,6 +109,12 @@ def compiled_in(lines: list[str]) -> dict[str, str]:
     """The names of the two files that the compiling script says it left."""
     names = facts_in(lines)
     return {role: names[role] for role in ("module", "tool")}
+
+
+def cached_in(lines: list[str]) -> dict[str, str]:
+    """The parts of the cache for which the compiling script left an archive, and its name."""
+    facts = facts_in(lines)
+    return {part: archive_of(part) for part in PARTS if f"cached_{part}" in facts}
 
 
 def verdicts(lines: list[str]) -> tuple[str, ...]:

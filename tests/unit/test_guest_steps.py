@@ -13,6 +13,7 @@ from tasks.core.deadline import Deadline
 from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed
 from tasks.guest.ssh import Ssh
 from tasks.vexfs import guest_steps
+from tasks.vexfs.compile_cache import CompileCache
 from tasks.vexfs.guest_steps import SHOWN_LINES, facts_in, script, verdicts
 from tasks.vexfs.options import SCRIPTS
 from tasks.vexfs.source import Recipe
@@ -24,6 +25,7 @@ RECIPE = Recipe(
     tool_command="cargo build",
     tool_file="target/x",
 )
+NO_CACHE = CompileCache(folder=Path("/cache"), keys={})
 
 
 class FakeSsh:
@@ -60,9 +62,17 @@ def as_ssh(fake: FakeSsh) -> Ssh:
     return cast("Ssh", fake)
 
 
-def compile_source(fake: FakeSsh) -> dict[str, str]:
+def compile_source(
+    fake: FakeSsh, cache: CompileCache = NO_CACHE
+) -> tuple[dict[str, str], dict[str, Path]]:
     return guest_steps.compile_source(
-        as_ssh(fake), RECIPE, version="1.0", into=Path("/out"), deadline=Deadline(60)
+        as_ssh(fake),
+        RECIPE,
+        version="1.0",
+        into=Path("/out"),
+        cache=cache,
+        work=Path("/work"),
+        deadline=Deadline(60),
     )
 
 
@@ -85,7 +95,7 @@ def test_the_form_of_the_scripts(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "whole"),
     [
-        ("compile.sh", guest_steps.compile_script(RECIPE, "1.0", "6.12.1")),
+        ("compile.sh", guest_steps.compile_script(RECIPE, "1.0", ["objects"], "6.12.1")),
         ("install.sh", guest_steps.install_script({"module": "a.ko", "tool": "b"}, "6.12.1")),
     ],
 )
@@ -114,11 +124,25 @@ def test_values_reach_the_shell_as_they_are(
 
 def test_the_results_are_fetched_by_the_names_the_guest_gives() -> None:
     fake = FakeSsh("make: module=no", "module=wrong.ko", "CC x", "module=vexfs.ko", "tool=vexctl")
-    assert compile_source(fake) == {"module": "vexfs.ko", "tool": "vexctl"}
+    assert compile_source(fake) == ({"module": "vexfs.ko", "tool": "vexctl"}, {})
     assert fake.moved == [
         ("/run/vmbake/results/vexfs.ko", "/out/vexfs.ko"),
         ("/run/vmbake/results/vexctl", "/out/vexctl"),
     ]
+
+
+def test_the_cache_goes_into_the_guest_and_comes_back(tmp_path: Path) -> None:
+    cache = CompileCache(folder=tmp_path, keys={"objects": "a" * 64, "crates": "b" * 64})
+    cache.path("objects").write_bytes(b"old")
+    said = ("module=vexfs.ko", "tool=vexctl", "cached_objects=yes", "cached_more=yes")
+    fake = FakeSsh(*said, "cached_crates=yes")
+    _, archives = compile_source(fake, cache)
+    archive = "objects.tar.zst"
+    assert fake.scripts[0] == "mkdir -p /var/tmp/vmbake/cache"
+    assert "CACHED='objects crates'\n" in fake.scripts[1]
+    assert fake.moved[0] == (str(cache.path("objects")), f"/var/tmp/vmbake/cache/{archive}")
+    assert fake.moved[3] == (f"/run/vmbake/results/{archive}", f"/work/{archive}")
+    assert archives == {part: Path(f"/work/{part}.tar.zst") for part in ("objects", "crates")}
 
 
 def test_a_compiler_error_keeps_its_lines_and_the_log() -> None:

@@ -12,7 +12,7 @@ import pytest
 from tasks.core.errors import CommandFailed, MachineFailed
 from tasks.core.process import Runner
 from tasks.guest import native
-from tasks.guest.native import DAEMON_DIED, Inside, obstacles, run_in_disk
+from tasks.guest.native import DAEMON_DIED, Inside, obstacles, run_in_disk, run_with_toolchain
 
 ROOT_STATUS = "Name:\tpython\nCapEff:\t000001ffffffffff\n"
 WEAK_STATUS = "Name:\tpython\nCapEff:\t00000000a80425fb\n"
@@ -63,11 +63,11 @@ class FakeRunner:
         self,
         argv: list[Any],
         *,
-        env: dict[str, str],
+        env: dict[str, str] | None = None,
         timeout_s: float,
         on_line: Callable[[str], None],
     ) -> None:
-        self.argv, self.env = [str(word) for word in argv], env
+        self.argv, self.env = [str(word) for word in argv], env or {}
         if self.status:
             raise CommandFailed("unshare failed.", status=self.status, tail=("last words",))
 
@@ -120,3 +120,22 @@ def test_a_failed_script_is_a_failed_command(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed) as caught:
         run(tmp_path, FakeRunner(1))
     assert caught.value.status == 1
+
+
+def test_whoever_compiles_gets_copies_of_what_is_cached(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("objects")
+    runner = FakeRunner()
+    results = run_with_toolchain(
+        tmp_path / "toolchain.ext4",
+        tmp_path / "source",
+        "true",
+        tmp_path,
+        cached={"objects.tar.zst": tmp_path / "kept"},
+        runner=cast("Runner", runner),
+        timeout_s=5,
+        on_line=lambda line: None,
+    )
+    room = Path(runner.argv[-2])
+    copy = room / "tmp" / "cache" / "objects.tar.zst"
+    assert (copy.read_text(), results) == ("objects", room / "results")
+    assert not copy.samefile(tmp_path / "kept")

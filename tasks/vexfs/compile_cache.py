@@ -1,0 +1,112 @@
+"""The compile cache: objects of ccache and crates of cargo, which spare compiling the same again.
+
+It is a shortcut and no input: with it and without it the same bytes are made. Each part is one
+archive, which compile.sh unpacks for its compilers and packs anew when all is compiled. So builds
+at the same time share nothing that changes (the last one to end stays), and a killed one changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tasks.core.digest import digest_of
+from tasks.vexfs.source import CARGO_MANIFEST, Recipe
+
+# What gcc made; of any sources, as ccache tells by their content what fits.
+OBJECTS = "objects"
+# What cargo made of the crates that a source tree brings along.
+CRATES = "crates"
+PARTS = (OBJECTS, CRATES)
+# What a larger archive takes to unpack and pack is no shortcut any more. (ccache itself is limited
+# to half of it, in compile.sh.)
+LARGEST_BYTES = 512 << 20
+# Cargo takes a folder with this file in it for a crate that nobody edits, known by its checksum.
+VENDORED = ".cargo-checksum.json"
+CARGO_SETTINGS = ".cargo"
+CARGO_LOCK = "Cargo.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileCache:
+    """The archives that one compilation may use.
+
+    Args:
+        folder: where they are kept.
+        keys: part to what its content depends on; without any nothing is used or kept.
+    """
+
+    folder: Path
+    keys: Mapping[str, str]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that are used."""
+        return tuple(self.keys)
+
+    def path(self, part: str) -> Path:
+        """Where the archive of a part lies, if there is one yet."""
+        return self.folder / f"{part}-{self.keys[part][:16]}.tar.zst"
+
+    def archives(self) -> dict[str, Path]:
+        """The archives that are there, by the name that compile.sh knows them by."""
+        paths = {archive_of(part): self.path(part) for part in self.parts}
+        return {name: path for name, path in paths.items() if path.is_file()}
+
+    def keep(self, made: Mapping[str, Path]) -> None:
+        """Take over the archives that a compilation left, by part.
+
+        Raises:
+            OSError: it can't be.
+        """
+        for part, archive in made.items():
+            if archive.stat().st_size <= LARGEST_BYTES:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                archive.replace(self.path(part))
+            else:
+                self.path(part).unlink(missing_ok=True)
+
+
+def archive_of(part: str) -> str:
+    """The name of a part's archive in compile.sh."""
+    return f"{part}.tar.zst"
+
+
+def keys_of(
+    toolchain: str,
+    tree: Path,
+    files: Sequence[Path],
+    *,
+    recipe: Recipe,
+    version: str,
+    digest: Callable[[Path], str],
+) -> dict[str, str]:
+    """What each part depends on; a source without vendored crates has no use for CRATES.
+
+    Cargo looks at the checksums that come with vendored crates, not at their files, and not at the
+    environment of their build scripts. So all of these are in the key.
+
+    Args:
+        toolchain: the digest of the compilers and headers.
+        digest: tells the SHA256 of a file.
+    """
+    keys = {OBJECTS: toolchain}
+    crates = vendored(files)
+    if crates and tree / CARGO_MANIFEST in files:
+        fixed = [path for path in files if is_setting(path.relative_to(tree))]
+        contents = {str(path.relative_to(tree)): digest(path) for path in (*crates, *fixed)}
+        keys[CRATES] = digest_of([toolchain, contents, asdict(recipe), version])
+    return keys
+
+
+def vendored(files: Sequence[Path]) -> list[Path]:
+    """The files of vendored crates."""
+    crates = {path.parent for path in files if path.name == VENDORED}
+    return [path for path in files if not crates.isdisjoint(path.parents)]
+
+
+def is_setting(path: Path) -> bool:
+    """Whether a file of the tree says how cargo compiles, or what."""
+    return CARGO_SETTINGS in path.parts or path == Path(CARGO_LOCK)

@@ -1,0 +1,141 @@
+"""The compile cache: what its parts depend on, and how archives are taken over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tasks.core.digest import Digests, sha256_of
+from tasks.core.stage import Site
+from tasks.vexfs import compile_cache, compiling
+from tasks.vexfs.compile_cache import CompileCache, keys_of
+from tasks.vexfs.source import Recipe, files_of
+
+RECIPE = Recipe(
+    layout="x", module_command="make", module_file="a.ko", tool_command="cargo", tool_file="b"
+)
+OBJECTS = "a" * 64
+CRATE = "vendor/motto/"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    for name in (
+        *("Cargo.toml", "Cargo.lock", "src/main.rs", ".cargo/config.toml"),
+        *(f"{CRATE}.cargo-checksum.json", f"{CRATE}src/lib.rs"),
+    ):
+        write(folder / name, name)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> CompileCache:
+    return CompileCache(folder=tmp_path / "cache", keys={"objects": OBJECTS})
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def keys(tree: Path, toolchain: str = OBJECTS, **changed: Any) -> dict[str, str]:
+    words = {"recipe": RECIPE, "version": "1", **changed}
+    return keys_of(toolchain, tree, files_of(tree), digest=sha256_of, **words)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        (f"{CRATE}src/lib.rs", True),
+        (f"{CRATE}new.rs", True),
+        (".cargo/config.toml", True),
+        ("Cargo.lock", True),
+        # Cargo itself sees these.
+        ("Cargo.toml", False),
+        ("src/main.rs", False),
+    ],
+)
+def test_crates_depend_on_what_cargo_does_not_look_at(tree: Path, name: str, counts: bool) -> None:
+    before = keys(tree)
+    assert before == keys(tree)
+    write(tree / name, "changed")
+    after = keys(tree)
+    assert after["objects"] == before["objects"] == OBJECTS
+    assert (after["crates"] != before["crates"]) == counts
+
+
+def test_crates_depend_on_compilers_version_and_recipe(tree: Path) -> None:
+    other = Recipe(**{**vars(RECIPE), "tool_command": "RUSTFLAGS=-g cargo"})
+    found = [
+        *(keys(tree), keys(tree, "b" * 64), keys(tree, version="2"), keys(tree, recipe=other)),
+    ]
+    assert len({each["crates"] for each in found}) == 4
+    assert found[1]["objects"] == "b" * 64
+
+
+@pytest.mark.parametrize("gone", ["Cargo.toml", f"{CRATE}.cargo-checksum.json"])
+def test_without_vendored_crates_nothing_of_cargo_is_cached(tree: Path, gone: str) -> None:
+    (tree / gone).unlink()
+    assert keys(tree) == {"objects": OBJECTS}
+
+
+def test_what_was_left_is_what_is_there_next_time(cache: CompileCache, tmp_path: Path) -> None:
+    assert cache.archives() == {}
+    for text in ("first", "second"):
+        cache.keep({"objects": write(tmp_path / "left", text)})
+        (found,) = cache.archives().items()
+        assert (found[0], found[1].read_text()) == ("objects.tar.zst", text)
+    assert [path.name for path in cache.folder.iterdir()] == [f"objects-{'a' * 16}.tar.zst"]
+    other = CompileCache(folder=cache.folder, keys={"objects": "b" * 64})
+    assert other.archives() == {}
+
+
+def test_what_grew_too_large_begins_anew(
+    cache: CompileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_cache, "LARGEST_BYTES", 10)
+    cache.keep({"objects": write(tmp_path / "left", "0123456789")})
+    assert cache.archives()
+    cache.keep({"objects": write(tmp_path / "left", "0123456789a")})
+    assert cache.archives() == {}
+
+
+class Compiling:
+    """A step and a source, as much of each as the cache takes."""
+
+    def __init__(self, tree: Path, *, no_cache: bool = False) -> None:
+        self.site = Site(root=tree, state=tree.parent / "state", output=tree.parent / "output")
+        self.params = {"no_cache": no_cache}
+        self.digests = Digests(tree.parent / "digests.json")
+        self.tree, self.files, self.recipe, self.version = tree, files_of(tree), RECIPE, "1"
+        self.told: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
+
+    def cache(self) -> CompileCache:
+        tools = SimpleNamespace(digest=OBJECTS)
+        return compiling.cache_of(cast("Any", self), cast("Any", self), cast("Any", tools))
+
+
+def test_no_cache_uses_none_and_leaves_none(tree: Path) -> None:
+    cache = Compiling(tree).cache()
+    assert (cache.parts, cache.folder) == (
+        ("objects", "crates"),
+        tree.parent / "state" / "cache" / "compile",
+    )
+    assert Compiling(tree, no_cache=True).cache().parts == ()
+
+
+def test_a_cache_that_cannot_be_written_fails_no_build(tree: Path) -> None:
+    step = Compiling(tree)
+    cache = step.cache()
+    write(cache.folder, "a file where the folder belongs")
+    left = write(tree.parent / "left", "archive")
+    compiling.keep(cast("Any", step), cache, {"objects": left})
+    assert "the compile cache stays as it was" in step.told[0]
