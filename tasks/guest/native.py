@@ -123,7 +123,7 @@ def run_with_toolchain(
     Returns the folder with what the script left in /run/vmbake/results.
 
     Args:
-        toolchain: an ext4 file system (tasks.guest.toolchain makes them).
+        toolchain: a squashfs (tasks.guest.toolchain makes them).
         source: the script sees it as /run/vmbake/source.
         cached: files of which it finds copies in /tmp/cache of the toolchain's root, by name.
 

@@ -35,6 +35,8 @@ WORK_BYTES = 3 << 30
 SQUASHFS = (
     *("-quiet", "-no-progress", "-noappend", "-no-xattrs", "-all-root"),
     *("-mkfs-time", "0", "-all-time", "0", "-comp", "zstd", "-Xcompression-level", "1"),
+    # mmdebstrap's device nodes.
+    *("-wildcards", "-e", "dev/*"),
 )
 
 # Run by mmdebstrap beside the root ($1), with a directory of kernel headers as $2, which may be
@@ -159,8 +161,10 @@ def kernel_of(root: Path) -> str:
     Raises:
         ValueError: there is not just one.
     """
-    (build,) = (root / "usr" / "lib" / "modules").glob("*/build")
-    return build.parent.name
+    kernels = (root / "usr" / "lib" / "modules").iterdir()
+    # A link, and in older releases to a place that is there only inside.
+    (kernel,) = (path.name for path in kernels if (path / "build").is_symlink())
+    return kernel
 
 
 def toolchain_call(
