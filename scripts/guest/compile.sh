@@ -44,7 +44,7 @@ restore() { # part
     elif ! in_toolchain "mkdir $unpacked && tar --zstd -xf $archive -C $unpacked" ||
         ! in_toolchain "mv $unpacked $(folder_of "$1")"; then
         echo "compile cache: its $1 can't be used"
-        in_toolchain "rm -rf $unpacked"
+        in_toolchain "rm -rf $unpacked" || true
     fi
 }
 
@@ -79,10 +79,7 @@ chmod -R a+rX "$root/tmp/cache"
 
 for part in $CACHED; do
     restore "$part" 2>&1
-    # A toolchain of an own making may lack it.
-    if [ "$part" = objects ] && [ -x "$root/usr/bin/ccache" ]; then
-        compilers=/usr/lib/ccache:$compilers
-    fi
+    [ "$part" != objects ] || compilers=/usr/lib/ccache:$compilers
 done
 
 # Side by side: under emulation each uses one core for most of its time.

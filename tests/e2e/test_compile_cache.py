@@ -80,7 +80,9 @@ class Bench:
             digests=Digests(folder / "digests.json"),
             params={
                 **dict.fromkeys(source.PARTS, ""),
-                **{"source": str(self.tree), "version": "1.0.0", "no_cache": no_cache},
+                "source": str(self.tree),
+                "version": "1.0.0",
+                "no_cache": no_cache,
                 **params,
             },
             stands_on={},
