@@ -161,7 +161,7 @@ def kernel_of(root: Path) -> str:
     Raises:
         ValueError: there is not just one.
     """
-    kernels = (root / "usr" / "lib" / "modules").iterdir()
+    kernels = list((root / "usr" / "lib" / "modules").iterdir())
     # A link, and in older releases to a place that is there only inside.
     (kernel,) = (path.name for path in kernels if (path / "build").is_symlink())
     return kernel

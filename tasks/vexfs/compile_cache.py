@@ -85,6 +85,9 @@ def keys_of(
 ) -> dict[str, str]:
     """What each part depends on; a source without vendored crates has no use for CRATES.
 
+    Objects are kept by source tree: a cache takes what it finds at its word, so that one tree could
+    otherwise put its own into the module of another.
+
     Cargo looks at the checksums that come with vendored crates, not at their files, and not at the
     environment of their build scripts. So all of these are in the key.
 
@@ -92,7 +95,7 @@ def keys_of(
         toolchain: the digest of the compilers and headers.
         digest: tells the SHA256 of a file.
     """
-    keys = {OBJECTS: toolchain}
+    keys = {OBJECTS: digest_of([toolchain, str(tree)])}
     crates = vendored(files)
     if crates and tree / CARGO_MANIFEST in files:
         fixed = [path for path in files if is_setting(path.relative_to(tree))]
