@@ -120,8 +120,18 @@ def manifest_of(variant: str, files: dict[str, bytes]) -> dict[str, Any]:
         "variant": variant,
         "base": {"name": "debian-13", "release": "trixie", "sha256": sha256(b"base")},
         "kernel": KERNEL,
-        "module": {"file": "vexfs.ko", "sha256": sha256(b"module"), "vermagic": f"{KERNEL} SMP"},
-        "tool": {"file": "vexctl", "sha256": sha256(b"tool"), "version": "vexctl 1.0.0"},
+        "module": {
+            "file": "vexfs.ko",
+            "sha256": sha256(b"module"),
+            "license": "GPL",
+            "vermagic": f"{KERNEL} SMP",
+        },
+        "tool": {
+            "file": "vexctl",
+            "sha256": sha256(b"tool"),
+            "licenses": {"vexctl": "GPL-2.0-only"},
+            "version": "vexctl 1.0.0",
+        },
         "source": {"files": 11, "layout": "vm-build", "sha256": sha256(b"source")},
         "packages": {
             "base-files": "13.8+deb13u8",
