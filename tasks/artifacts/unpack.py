@@ -1,6 +1,7 @@
 """Unpacks a compressed file, whole or not at all: a truncated one is told from a complete one.
 
-Whatever a file pretends to be, few bytes of it are unpacked at a time, and so memory is bounded.
+Few bytes of a file are unpacked at a time, so that one that stands for very many takes no more
+memory than others: that of its format's window.
 """
 
 from __future__ import annotations
@@ -105,11 +106,9 @@ def pieces(source: Path, packing: Packing, reporter: Reporter) -> Iterator[bytes
     """
     fresh = maker(packing)
     unpacker, begun = fresh(), False
-    total, done = source.stat().st_size, 0
+    total = source.stat().st_size
     with source.open("rb") as packed:
-        for bite in bites(packed):
-            done += len(bite)
-            reporter.progress(done, total)
+        for bite in bites(packed, total, reporter):
             rest = bite
             while rest:
                 begun = True
@@ -122,9 +121,12 @@ def pieces(source: Path, packing: Packing, reporter: Reporter) -> Iterator[bytes
         raise EOFError("it ends before its end")
 
 
-def bites(packed: IO[bytes]) -> Iterator[bytes]:
-    """A stream in small pieces, read in bigger ones."""
+def bites(packed: IO[bytes], total: int, reporter: Reporter) -> Iterator[bytes]:
+    """A stream of `total` bytes in small pieces, read in bigger ones."""
+    done = 0
     while chunk := packed.read(CHUNK_BYTES):
+        done += len(chunk)
+        reporter.progress(done, total)
         for start in range(0, len(chunk), BITE_BYTES):
             yield chunk[start : start + BITE_BYTES]
 

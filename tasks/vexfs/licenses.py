@@ -46,7 +46,7 @@ def modinfo(elf: bytes) -> bytes:
         return b""
     names = sections[names_at][1]
     for name, offset, length in sections:
-        if elf[names + name :].startswith(MODINFO + b"\0"):
+        if elf.startswith(MODINFO + b"\0", names + name):
             return elf[offset : offset + length]
     return b""
 
@@ -62,11 +62,11 @@ def crate_licenses(files: Iterable[Path]) -> dict[str, str]:
     shared = next((table.get("license") for table in workspaces if table), None)
     found = {}
     for package in (table_in(manifest, "package") for manifest in manifests):
-        told = package.get("license")
+        name, told = package.get("name"), package.get("license")
         if told == {"workspace": True}:
             told = shared
-        if isinstance(told, str):
-            found[str(package.get("name"))] = told
+        if isinstance(name, str) and isinstance(told, str):
+            found[name] = told
     return found
 
 
