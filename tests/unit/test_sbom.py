@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.attest import sbom
-from tasks.attest.parts import crates_of
+from tasks.attest.parts import crates_of, license_of
 from tasks.core.errors import BadInput
 from tests.unit import attested
 from tests.unit.attested import KERNEL, sha256
@@ -153,6 +153,19 @@ def test_an_image_whose_manifest_is_older_has_no_licenses(tmp_path: Path) -> Non
     cyclonedx, spdx = write(tmp_path, manifest)
     valid(cyclonedx, spdx)
     assert "GPL" not in cyclonedx.read_text() + spdx.read_text()
+
+
+@pytest.mark.parametrize(
+    ("licenses", "expected"),
+    [
+        ({"vexctl": "MIT", "other": "GPL-2.0-only"}, "MIT"),
+        ({"one": "MIT", "two": "MIT"}, "MIT"),
+        ({"one": "MIT", "two": "GPL-2.0-only"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_tool_s_license_is_its_crate_s(licenses: dict[str, str], expected: str) -> None:
+    assert license_of("vexctl", licenses) == expected
 
 
 def without(entry: dict[str, Any], key: str) -> dict[str, Any]:
