@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.artifacts import checks
+from tasks.artifacts.unpack import content_sha256, packing_of
 from tasks.attest import manifest as manifests
 from tasks.attest import statements
 from tasks.attest.build import Build, Variant
@@ -27,7 +28,8 @@ from tasks.attest.collection import (
     VALIDATION,
 )
 from tasks.attest.finding import Finding
-from tasks.core.errors import VerificationFailed
+from tasks.core.errors import BadInput, VerificationFailed
+from tasks.core.events import Silent
 
 if TYPE_CHECKING:
     from tasks.attest.signing import PublicKey
@@ -100,6 +102,8 @@ class Chain:
             if sums in self.digests:
                 subjects[sums] = self.digests[sums]
                 yield from self.sums(sums, file)
+            if file != manifests.image_name(manifest):
+                yield from self.packed(file, manifests.image_name(manifest))
         materials = {}
         for ending, read in ((CYCLONEDX, read_cyclonedx), (SPDX, read_spdx)):
             material = f"{stem}{ending}"
@@ -124,6 +128,25 @@ class Chain:
         right = f"{self.digests[file]}  {file}\n".encode()
         if name in self.intact and (self.directory / name).read_bytes() != right:
             yield Finding(file=name, what=f"it is not the checksum of {file}")
+
+    def packed(self, name: str, image: str) -> Iterator[Finding]:
+        """A compressed form of an image: what is in it is the image, byte for byte."""
+        if name not in self.intact or image not in self.intact:
+            return
+        path = self.directory / name
+        packing = packing_of(path)
+        if packing is None:
+            yield Finding(file=name, what="it is nothing that is compressed, as its name says")
+            return
+        size_bytes = (self.directory / image).stat().st_size
+        try:
+            found = content_sha256(path, packing, size_bytes, Silent())
+        except BadInput as error:
+            yield Finding(file=name, what=f"it is not {image}, compressed: {error.what}")
+            return
+        if found != self.digests[image]:
+            told = f"unpacked its SHA256 is {found}, not {self.digests[image]}"
+            yield Finding(file=name, what=f"it is not {image}, compressed: {told}")
 
     def record(self, name: str, results: list[checks.Validation]) -> Iterator[Finding]:
         """A record of a validation, and the statement about it."""

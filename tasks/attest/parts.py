@@ -19,6 +19,7 @@ class Part:
         sha256: of its file; "" for a crate, which is no file in the image.
         registry: whether it is from the registry of crates; else it is of the user's source.
         needs: indices into the parts, of what it is made of.
+        license: as it says itself; "" if that is not known.
     """
 
     kind: Literal["module", "tool", "crate"]
@@ -27,6 +28,7 @@ class Part:
     sha256: str = ""
     registry: bool = False
     needs: tuple[int, ...] = ()
+    license: str = ""
 
 
 def parts_of(manifest: Mapping[str, Any], cargo_lock: Path | None) -> tuple[Part, ...]:
@@ -36,19 +38,35 @@ def parts_of(manifest: Mapping[str, Any], cargo_lock: Path | None) -> tuple[Part
         BadInput: the Cargo.lock is none.
         KeyError, TypeError: the manifest is none.
     """
+    # Images of older versions say nothing of licenses.
+    licenses: Mapping[str, str] = manifest["tool"].get("licenses", {})
+    own_license = {
+        "module": manifest["module"].get("license", ""),
+        "tool": license_of(manifest["tool"]["file"], licenses),
+    }
     module, tool = (
         Part(
             kind=kind,
             name=manifest[kind]["file"],
             version=manifest["version"],
             sha256=manifest[kind]["sha256"],
+            license=own_license[kind],
         )
         for kind in ("module", "tool")
     )
-    crates = crates_of(cargo_lock, first=2) if cargo_lock else ()
+    crates = tuple(
+        crate if crate.registry else replace(crate, license=licenses.get(crate.name, ""))
+        for crate in (crates_of(cargo_lock, first=2) if cargo_lock else ())
+    )
     # A workspace may have several crates of its own; the tool is made of them all.
     own = tuple(2 + index for index, crate in enumerate(crates) if not crate.registry)
     return (module, replace(tool, needs=own), *crates)
+
+
+def license_of(tool: str, licenses: Mapping[str, str]) -> str:
+    """That of the crate with the tool's name, or the one that all have; "" if there is neither."""
+    different = set(licenses.values())
+    return licenses.get(tool, different.pop() if len(different) == 1 else "")
 
 
 def crates_of(cargo_lock: Path, first: int) -> tuple[Part, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts.publish import publish_text
+from tasks.attest import licenses
 from tasks.attest.manifest import vendor_of
 from tasks.attest.parts import Part, parts_of
 from tasks.core.errors import BadInput
@@ -181,6 +182,11 @@ def as_cyclonedx(content: Content) -> str:
     """The bill of materials as CycloneDX, https://cyclonedx.org/docs/1.6/json/."""
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.license import (
+        DisjunctiveLicense,
+        LicenseAcknowledgement,
+        LicenseExpression,
+    )
     from cyclonedx.output import make_outputter
     from cyclonedx.schema import OutputFormat, SchemaVersion
     from debsbom.generate.cdx import cyclonedx_bom
@@ -194,6 +200,15 @@ def as_cyclonedx(content: Content) -> str:
         "tool": ComponentType.APPLICATION,
         "crate": ComponentType.LIBRARY,
     }
+
+    def license_of(part: Part) -> list[DisjunctiveLicense | LicenseExpression]:
+        declared = LicenseAcknowledgement.DECLARED
+        if not part.license:
+            return []
+        if licenses.is_expression(part):
+            return [LicenseExpression(part.license, acknowledgement=declared)]
+        return [DisjunctiveLicense(name=part.license, acknowledgement=declared)]
+
     kernels = [component for component in bom.components if component.name == content.kernel]
     added = [
         Component(
@@ -202,6 +217,7 @@ def as_cyclonedx(content: Content) -> str:
             name=part.name,
             version=part.version,
             purl=PackageURL.from_string(content.purl(part)),
+            licenses=license_of(part),
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=part.sha256)]
             if part.sha256
             else [],
@@ -246,6 +262,7 @@ def as_spdx(content: Content) -> str:
         )
         if part.kind != "crate":
             relate(image.spdx_id, RelationshipType.CONTAINS, [package.spdx_id])
+    document.extracted_licensing_info += licenses.named_licenses(content.parts)
     stream = io.StringIO()
     write_document_to_stream(document, stream, validate=False)
     return stream.getvalue() + "\n"
@@ -278,7 +295,7 @@ def spdx_package(content: Content, part: Part) -> Any:
         download_location=SpdxNoAssertion(),
         files_analyzed=False,
         license_concluded=SpdxNoAssertion(),
-        license_declared=SpdxNoAssertion(),
+        license_declared=licenses.spdx_license(part),
         copyright_text=SpdxNoAssertion(),
         primary_package_purpose=purposes[part.kind],
         checksums=[Checksum(ChecksumAlgorithm.SHA256, part.sha256)] if part.sha256 else [],

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.artifacts.checks import Check, Validation
+from tasks.artifacts.publish import being_published
 from tasks.ci.gather import moment
 from tasks.ci.problems import WHOLE, trouble
 from tasks.ci.text import one_line, readable
@@ -50,9 +51,8 @@ def write(validations: Sequence[Validation], commit: str, path: Path) -> None:
     Raises:
         OSError: it can't be written.
     """
-    aside = path.with_name(f"{path.name}.part")
-    aside.write_bytes(junit_xml(validations, commit))
-    aside.replace(path)
+    with being_published(path) as aside:
+        aside.write_bytes(junit_xml(validations, commit))
 
 
 def suite(validation: Validation, commit: str) -> TestSuite:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.artifacts.checks import Check, Validation
+from tasks.artifacts.publish import publish_text
 from tasks.ci import annotations as notes
 from tasks.ci import junit, markdown
 from tasks.ci.building import MANIFEST, Image, read_image
@@ -43,7 +44,7 @@ def write(data: ReportData, folder: Path) -> tuple[Path, ...]:
     paths = (folder / PAGE, folder / JUNIT, folder / SUMMARY)
     page.write(data, paths[0])
     junit.write(data.everything, data.commit, paths[1])
-    paths[2].write_text(markdown.summary(data), encoding="utf-8")
+    publish_text(markdown.summary(data), paths[2])
     return paths
 
 

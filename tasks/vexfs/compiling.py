@@ -13,6 +13,7 @@ from tasks.guest import iso, native
 from tasks.vexfs import compilers, guest_steps
 from tasks.vexfs.building import Guest
 from tasks.vexfs.compile_cache import CompileCache, keys_of
+from tasks.vexfs.licenses import crate_licenses, module_license
 from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
 
 
@@ -123,8 +124,16 @@ def facts_of(step: Step, source: Source, names: dict[str, str]) -> Facts:
         shutil.copyfile(lock, step.out / lock.name)
     digests = {str(path.relative_to(source.tree)): step.digests.of(path) for path in source.files}
     return {
-        "module": {"file": names["module"], "sha256": step.digests.of(step.out / names["module"])},
-        "tool": {"file": names["tool"], "sha256": step.digests.of(step.out / names["tool"])},
+        "module": {
+            "file": names["module"],
+            "sha256": step.digests.of(step.out / names["module"]),
+            "license": module_license(step.out / names["module"]),
+        },
+        "tool": {
+            "file": names["tool"],
+            "sha256": step.digests.of(step.out / names["tool"]),
+            "licenses": crate_licenses(source.files),
+        },
         "source": {
             "sha256": digest_of(digests),
             "files": len(source.files),

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, TypedDict
 
+import zstandard
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -119,8 +120,18 @@ def manifest_of(variant: str, files: dict[str, bytes]) -> dict[str, Any]:
         "variant": variant,
         "base": {"name": "debian-13", "release": "trixie", "sha256": sha256(b"base")},
         "kernel": KERNEL,
-        "module": {"file": "vexfs.ko", "sha256": sha256(b"module"), "vermagic": f"{KERNEL} SMP"},
-        "tool": {"file": "vexctl", "sha256": sha256(b"tool"), "version": "vexctl 1.0.0"},
+        "module": {
+            "file": "vexfs.ko",
+            "sha256": sha256(b"module"),
+            "license": "GPL",
+            "vermagic": f"{KERNEL} SMP",
+        },
+        "tool": {
+            "file": "vexctl",
+            "sha256": sha256(b"tool"),
+            "licenses": {"vexctl": "GPL-2.0-only"},
+            "version": "vexctl 1.0.0",
+        },
         "source": {"files": 11, "layout": "vm-build", "sha256": sha256(b"source")},
         "packages": {
             "base-files": "13.8+deb13u8",
@@ -147,10 +158,8 @@ def manifest_of(variant: str, files: dict[str, bytes]) -> dict[str, Any]:
 def write_image(directory: Path, variant: str) -> Path:
     """The files of an image as `inv vexfs.image` leaves them; returns its manifest's path."""
     stem = f"vexfs-{variant}-1.0.0"
-    files = {
-        f"{stem}.qcow2": f"image of {variant}".encode(),
-        f"{stem}.qcow2.zst": f"packed {variant}".encode(),
-    }
+    content = f"image of {variant}".encode()
+    files = {f"{stem}.qcow2": content, f"{stem}.qcow2.zst": zstandard.compress(content)}
     for name, content in files.items():
         (directory / name).write_bytes(content)
         (directory / f"{name}.sha256").write_text(f"{sha256(content)}  {name}\n")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.attest import sbom
-from tasks.attest.parts import crates_of
+from tasks.attest.parts import crates_of, license_of
 from tasks.core.errors import BadInput
 from tests.unit import attested
 from tests.unit.attested import KERNEL, sha256
@@ -38,20 +38,19 @@ def write(folder: Path, manifest: dict[str, Any] | None = None) -> tuple[Path, P
     return cyclonedx, spdx
 
 
-def test_cyclonedx_is_valid_by_its_schema(tmp_path: Path) -> None:
+def valid(cyclonedx: Path, spdx: Path) -> None:
+    """Both documents are valid: by the schema, and by the library."""
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
-
-    cyclonedx, _ = write(tmp_path)
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(cyclonedx.read_text()) is None
-
-
-def test_spdx_is_valid_by_its_library(tmp_path: Path) -> None:
     from spdx_tools.spdx.parser.parse_anything import parse_file
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-    _, spdx = write(tmp_path)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(cyclonedx.read_text()) is None
     assert validate_full_spdx_document(parse_file(str(spdx))) == []
+
+
+def test_both_are_valid(tmp_path: Path) -> None:
+    valid(*write(tmp_path))
 
 
 PURLS = {
@@ -109,6 +108,73 @@ def test_spdx_has_the_same(tmp_path: Path) -> None:
         ("SPDXRef-vmbake-crate-vexctl-1.0.0", "DEPENDS_ON", "SPDXRef-vmbake-crate-libc-0.2.170"),
         ("SPDXRef-glibc-2.41-12-srcpkg", "GENERATES", "SPDXRef-libc6-amd64"),
     } <= relations
+
+
+@pytest.mark.parametrize(
+    "named", ["GPL-2.0-only", "MIT OR Apache-2.0", "MIT/Apache-2.0", "a (", ""]
+)
+def test_both_have_the_licenses_that_the_parts_declare(tmp_path: Path, named: str) -> None:
+    manifest = attested.manifest_of("minimal", {"a.qcow2": b"image"})
+    manifest["tool"]["licenses"] = {"vexctl": named}
+    cyclonedx, spdx = write(tmp_path, manifest)
+    valid(cyclonedx, spdx)
+    is_expression = named in ("GPL-2.0-only", "MIT OR Apache-2.0")
+    said = {"expression": named} if is_expression else {"license": {"name": named}}
+    found = {
+        component["bom-ref"]: [without(one, "acknowledgement") for one in component["licenses"]]
+        for component in json.loads(cyclonedx.read_text())["components"]
+        if "licenses" in component
+    }
+    own = ("tool-vexctl@1.0.0", "crate-vexctl@1.0.0")
+    # `GPL` of a module is version 2: neither format's `GPL`, and so it is a name.
+    assert found == {"module-vexfs.ko@1.0.0": [{"license": {"name": "GPL"}}]} | (
+        {key: [said] for key in own} if named else {}
+    )
+    document = json.loads(spdx.read_text())
+    texts = {
+        info["licenseId"]: info["extractedText"] for info in document["hasExtractedLicensingInfos"]
+    }
+    declared = {
+        package["name"]: texts.get(package["licenseDeclared"], package["licenseDeclared"])
+        for package in document["packages"]
+        if "vmbake-" in package["SPDXID"]
+    }
+    other = f'license = "{named}"' if named else "NOASSERTION"
+    assert declared == {
+        "vexfs.ko": 'MODULE_LICENSE("GPL")',
+        "vexctl": named if is_expression else other,
+        "libc": "NOASSERTION",
+    }
+
+
+def test_an_image_whose_manifest_is_older_has_no_licenses(tmp_path: Path) -> None:
+    manifest = attested.manifest_of("minimal", {"a.qcow2": b"image"})
+    del manifest["module"]["license"], manifest["tool"]["licenses"]
+    cyclonedx, spdx = write(tmp_path, manifest)
+    valid(cyclonedx, spdx)
+    assert "GPL" not in cyclonedx.read_text() + spdx.read_text()
+
+
+@pytest.mark.parametrize(
+    ("licenses", "expected"),
+    [
+        ({"vexctl": "MIT", "other": "GPL-2.0-only"}, "MIT"),
+        ({"one": "MIT", "two": "MIT"}, "MIT"),
+        ({"one": "MIT", "two": "GPL-2.0-only"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_tool_s_license_is_its_crate_s(licenses: dict[str, str], expected: str) -> None:
+    assert license_of("vexctl", licenses) == expected
+
+
+def without(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    """An entry without a key, however deep it is."""
+    return {
+        name: without(value, key) if isinstance(value, dict) else value
+        for name, value in entry.items()
+        if name != key
+    }
 
 
 def test_the_same_image_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:

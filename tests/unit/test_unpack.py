@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import lzma
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tasks.artifacts.unpack import packing_of, unpack
+from tasks.artifacts.unpack import content_sha256, packing_of, pieces, unpack
 from tasks.core.errors import BadInput
 from tasks.core.events import Silent
 
@@ -48,6 +49,30 @@ def test_a_damaged_one_is_told_and_leaves_nothing(name: str, damage: str, tmp_pa
     with pytest.raises(BadInput, match=f"packed can't be unpacked \\({name}\\)"):
         unpack(source, target, packing, Silent())
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_the_digest_of_what_is_inside(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "packed"
+    source.write_bytes(PACKERS[name](CONTENT))
+    packing = packing_of(source)
+    assert packing == name
+    found = content_sha256(source, packing, len(CONTENT), Silent())
+    assert found == hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(BadInput, match=f"holds more than {len(CONTENT) - 1} bytes"):
+        content_sha256(source, packing, len(CONTENT) - 1, Silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["packed"]
+
+
+def test_a_bomb_is_unpacked_in_small_pieces(tmp_path: Path) -> None:
+    # Blocks of 128 KiB, each of one byte that is repeated (RFC 8878): 1 MiB of them is 32 GiB.
+    head, block = bytes.fromhex("28b52ffd 00 38"), bytes.fromhex("020010 00")
+    source = tmp_path / "bomb"
+    source.write_bytes(head + block * (1 << 18))
+    first = next(pieces(source, "zstd", Silent()))
+    assert 0 < len(first) <= 128 << 20
+    with pytest.raises(BadInput, match="holds more than 1000 bytes"):
+        content_sha256(source, "zstd", 1000, Silent())
 
 
 def test_anything_else_is_not_packed(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tasks.artifacts import checks
 from tasks.attest import collection, images, signing
@@ -218,12 +221,14 @@ def test_an_image_made_anew_with_all_that_speaks_of_it_needs_the_key(
     signed: Path, made: Results, tmp_path: Path
 ) -> None:
     inputs = attested.write_inputs(tmp_path / "inputs")
-    (signed / f"{MINIMAL}.qcow2").write_text("evil")
     manifest = signed / f"{MINIMAL}.manifest.json"
     document = json.loads(manifest.read_text())
-    document["artifacts"][f"{MINIMAL}.qcow2"]["sha256"] = sha256(b"evil")
+    for ending, content in (("qcow2", b"evil"), ("qcow2.zst", zstandard.compress(b"evil"))):
+        name = f"{MINIMAL}.{ending}"
+        (signed / name).write_bytes(content)
+        document["artifacts"][name]["sha256"] = sha256(content)
+        (signed / f"{name}.sha256").write_text(f"{sha256(content)}  {name}\n")
     manifest.write_text(json.dumps(document))
-    (signed / f"{MINIMAL}.qcow2.sha256").write_text(f"{sha256(b'evil')}  {MINIMAL}.qcow2\n")
     images.attest_image(manifest, BUILD, **inputs)
     record = signed / f"{RECORD}.json"
     checks.write(attested.validation(signed, "minimal", "passed"), record)
@@ -243,6 +248,50 @@ def test_an_image_made_anew_with_all_that_speaks_of_it_needs_the_key(
     collection.seal(signed, replace(BUILD, variants=variants[:1]))
     assert named(signed) == set()
     assert BUILD_MANIFEST in named(signed, made.public)
+
+
+EVIL = b"another image"
+
+
+def flipped() -> bytes:
+    """An archive whose own checksum says that it was damaged."""
+    packed = zstandard.ZstdCompressor(write_checksum=True).compress(EVIL)
+    return packed[:-2] + bytes([packed[-2] ^ 0xFF]) + packed[-1:]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (zstandard.compress(EVIL), f"unpacked its SHA256 is {sha256(EVIL)}, not "),
+        (gzip.compress(EVIL), f"unpacked its SHA256 is {sha256(EVIL)}, not "),
+        (zstandard.compress(b"image of mini"), "unpacked its SHA256 is "),
+        (zstandard.compress(b"image of minimal") + zstandard.compress(b"!"), "holds more than 16 "),
+        (zstandard.compress(b"image of minimal")[:-2], "it ends before its end"),
+        (
+            flipped(),
+            "can't be unpacked",
+        ),
+        (b"image of minimal", "it is nothing that is compressed"),
+        (b"", "it is nothing that is compressed"),
+    ],
+)
+def test_an_archive_of_another_image_is_named_whatever_digests_say(
+    plain: Path, tmp_path: Path, content: bytes, words: str
+) -> None:
+    packed = plain / f"{MINIMAL}.qcow2.zst"
+    packed.write_bytes(content)
+    (plain / f"{packed.name}.sha256").write_text(f"{sha256(content)}  {packed.name}\n")
+    manifest = plain / f"{MINIMAL}.manifest.json"
+    document = json.loads(manifest.read_text())
+    document["artifacts"][packed.name] = {"sha256": sha256(content), "size_bytes": len(content)}
+    manifest.write_text(json.dumps(document))
+    images.attest_image(manifest, BUILD, **attested.write_inputs(tmp_path / "inputs"))
+    reseal(plain)
+    # All that speaks of it was made anew, so that nothing but its content gives it away.
+    assert named(plain) == {packed.name}
+    assert words in told(plain)
+    with pytest.raises(VerificationFailed, match=re.escape(packed.name)):
+        list(verifying.check(plain, None))
 
 
 def test_a_provenance_of_another_image_is_named(plain: Path) -> None:

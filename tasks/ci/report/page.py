@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tasks.artifacts.checks import Outcome
+from tasks.artifacts.publish import publish_text
 from tasks.ci.data import PIPELINE, ReportData, Size, Video
 from tasks.ci.figures import NOTABLE_GROWTH, change, count_all, growth, verdict
 from tasks.ci.problems import Problem, labels, problems
@@ -106,9 +107,7 @@ def write(data: ReportData, path: Path) -> None:
     Raises:
         OSError: it can't be written.
     """
-    aside = path.with_name(f"{path.name}.part")
-    aside.write_text(render(data), encoding="utf-8")
-    aside.replace(path)
+    publish_text(render(data), path)
 
 
 @functools.cache
