@@ -10,8 +10,8 @@ from pathlib import Path
 def remember(memory: Path, text: str) -> None:
     """Replace the file of a memory, whole or not at all.
 
-    Where that can't be done, on a full disk say, the memory stays as it was: what is forgotten costs
-    time, and whoever needs the disk for more than that will say so.
+    Where that can't be done, on a full disk say, the memory stays as it was: what is forgotten
+    costs time, and whoever needs the disk for more than that will say so.
     """
     aside = memory.with_name(f"{memory.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
