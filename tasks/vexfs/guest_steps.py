@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.deadline import Deadline
-from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed
+from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed, NoRoom
 from tasks.guest.ssh import Ssh
 from tasks.vexfs.options import SCRIPTS
 from tasks.vexfs.source import Recipe
@@ -26,6 +27,8 @@ VERDICTS = (
     "vmbake:",
 )
 SHOWN_LINES = 30
+# The system's own words at a line's end; a source may have them, too, but in quotes.
+FULL_DISK = re.compile(r"No space left on device(?: \(os error 28\))?\s*$")
 
 
 def compile_source(
@@ -35,10 +38,11 @@ def compile_source(
 
     Raises:
         CompileFailed: with the compiler's own lines in view.
+        NoRoom: the guest's disk filled up.
         MachineFailed, TimedOut: the guest did not get so far.
     """
     lines: list[str] = []
-    with blaming_the_source(lines):
+    with blaming_the_source(lines, more_room="Give the image a larger --disk-size"):
         ssh.run(
             script("plug-in.sh", {}) + compile_script(recipe, version),
             what="Compiling",
@@ -65,15 +69,26 @@ def compile_script(recipe: Recipe, version: str, kernel: str = "") -> str:
 
 
 @contextlib.contextmanager
-def blaming_the_source(lines: list[str]) -> Iterator[None]:
+def blaming_the_source(lines: list[str], *, more_room: str) -> Iterator[None]:
     """A failure of the block as one of the source, with the compiler's `lines` that matter.
+
+    Args:
+        more_room: how the user gets some.
 
     Raises:
         CompileFailed: the script in the block failed.
+        NoRoom: it failed because the disk that it works on filled up.
     """
     try:
         yield
     except CommandFailed as error:
+        if full := [line.rstrip() for line in lines if FULL_DISK.search(line)]:
+            raise NoRoom(
+                "The disk filled up while the source was compiled.",
+                hint=f"{more_room} and run the same command again: it goes on from here.",
+                log=error.log,
+                tail=(full[0],),
+            ) from error
         raise CompileFailed(
             "The source did not compile.",
             hint="Fix the source and run the same command again: it goes on from here.",
