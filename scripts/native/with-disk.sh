@@ -15,6 +15,15 @@ disk=$work/disk root=$work/root
 mkdir -p "$root"
 : > "$disk"
 
+# Without the daemon nothing reaches the image any more, and unmounting would only say so at length.
+# Its lock tells better than its process ID, which stays until somebody asks how it ended.
+gone() { flock --shared "$@" "$work/alive" true; }
+died() {
+    echo "vmbake: qemu-storage-daemon ended before its time" >&2
+    exit 70
+}
+trap 'exec 9>&-; ! gone --nonblock || died' EXIT
+
 # The export is there when --daemonize returns; descriptor 9 holds the lock while the daemon lives.
 # Nothing waits for the host's own disk here: results are synced when they enter the store.
 exec 9> "$work/alive"
@@ -25,15 +34,6 @@ qemu-storage-daemon --daemonize --pidfile "$work/pid" \
     --export "type=fuse,id=disk,node-name=disk,mountpoint=$disk,writable=on"
 exec 9>&-
 daemon=$(cat "$work/pid")
-
-# Without the daemon nothing reaches the image any more, and unmounting would only say so at length.
-# Its lock tells better than its process ID, which stays until somebody asks how it ended.
-gone() { flock --shared "$@" "$work/alive" true; }
-died() {
-    echo "vmbake: qemu-storage-daemon ended before its time" >&2
-    exit 70
-}
-trap '! gone --nonblock || died' EXIT
 
 # The root is the largest partition. A loop device that mount made goes when the mount goes.
 partx --bytes --noheadings --raw --output SIZE,START "$disk" | sort -n | tail -n 1 > "$work/largest"
