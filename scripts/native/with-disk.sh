@@ -22,7 +22,6 @@ died() {
     echo "vmbake: qemu-storage-daemon ended before its time" >&2
     exit 70
 }
-trap 'exec 9>&-; ! gone --nonblock || died' EXIT
 
 # The export is there when --daemonize returns; descriptor 9 holds the lock while the daemon lives.
 # Nothing waits for the host's own disk here: results are synced when they enter the store.
@@ -31,9 +30,11 @@ flock 9
 qemu-storage-daemon --daemonize --pidfile "$work/pid" \
     --blockdev "driver=file,filename=$image,node-name=file,discard=unmap,cache.no-flush=on" \
     --blockdev driver=qcow2,file=file,node-name=disk,discard=unmap,detect-zeroes=unmap,cache.no-flush=on \
-    --export "type=fuse,id=disk,node-name=disk,mountpoint=$disk,writable=on"
+    --export "type=fuse,id=disk,node-name=disk,mountpoint=$disk,writable=on" ||
+    died
 exec 9>&-
 daemon=$(cat "$work/pid")
+trap '! gone --nonblock || died' EXIT
 
 # The root is the largest partition. A loop device that mount made goes when the mount goes.
 partx --bytes --noheadings --raw --output SIZE,START "$disk" | sort -n | tail -n 1 > "$work/largest"
