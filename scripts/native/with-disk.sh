@@ -15,6 +15,14 @@ disk=$work/disk root=$work/root
 mkdir -p "$root"
 : > "$disk"
 
+# Without the daemon nothing reaches the image any more, and unmounting would only say so at length.
+# Its lock tells better than its process ID, which stays until somebody asks how it ended.
+gone() { flock --shared "$@" "$work/alive" true; }
+died() {
+    echo "vmbake: qemu-storage-daemon ended before its time" >&2
+    exit 70
+}
+
 # The export is there when --daemonize returns; descriptor 9 holds the lock while the daemon lives.
 # Nothing waits for the host's own disk here: results are synced when they enter the store.
 exec 9> "$work/alive"
@@ -22,14 +30,17 @@ flock 9
 qemu-storage-daemon --daemonize --pidfile "$work/pid" \
     --blockdev "driver=file,filename=$image,node-name=file,discard=unmap,cache.no-flush=on" \
     --blockdev driver=qcow2,file=file,node-name=disk,discard=unmap,detect-zeroes=unmap,cache.no-flush=on \
-    --export "type=fuse,id=disk,node-name=disk,mountpoint=$disk,writable=on"
+    --export "type=fuse,id=disk,node-name=disk,mountpoint=$disk,writable=on" ||
+    died
 exec 9>&-
 daemon=$(cat "$work/pid")
+trap '! gone --nonblock || died' EXIT
 
 # The root is the largest partition. A loop device that mount made goes when the mount goes.
 partx --bytes --noheadings --raw --output SIZE,START "$disk" | sort -n | tail -n 1 > "$work/largest"
 read -r size start < "$work/largest"
 mount -t ext4 -o "loop,offset=$((start * 512)),sizelimit=$size,discard" "$disk" "$root"
+trap - EXIT
 
 apart="--mount --pid --uts --ipc --fork --kill-child=KILL"
 [ "$network" = yes ] || apart="$apart --net"
@@ -39,15 +50,10 @@ status=0
 unshare $apart sh "${0%/*}/in-root.sh" "$root" "$share" < /dev/null &
 container=$!
 # The lock is free when the daemon is dead. What works on the disk would fail bit by bit, or not at all.
-(flock "$work/alive" true && kill -KILL "$container" 2> /dev/null) &
+(gone && kill -KILL "$container" 2> /dev/null) &
 wait "$container" || status=$?
 
-# Without the daemon nothing reaches the image any more, and unmounting would only say so at length.
-died() {
-    echo "vmbake: qemu-storage-daemon ended before its time" >&2
-    exit 70
-}
-kill -0 "$daemon" || died
+! gone --nonblock || died
 # The script's writes reach the image behind its back; this tells whether all of them could.
 if ! sync -f "$root"; then
     echo "vmbake: not all that was written reached the image" >&2
@@ -55,5 +61,5 @@ if ! sync -f "$root"; then
 fi
 umount "$root"
 kill "$daemon" || died
-flock "$work/alive" true
+gone
 exit "$status"

@@ -12,12 +12,13 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
+
+from tasks.core.memory import remember
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "tasks"
@@ -52,10 +53,7 @@ class CodeMemory:
         name = f"{function.__module__}:{function.__name__}"
         if name not in known:
             known[name] = code_digests(function)
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-            aside.write_text(json.dumps({"sources": all_sources(), "stages": known}))
-            aside.replace(self._path)
+            remember(self._path, json.dumps({"sources": all_sources(), "stages": known}))
         return known[name]
 
     def _load(self) -> dict[str, dict[str, str]]:

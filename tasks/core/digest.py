@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from tasks.core.memory import remember
+
 # Below this size reading a file costs less than looking it up.
 WORTH_REMEMBERING_BYTES = 4 << 20
 
@@ -67,10 +69,8 @@ class Digests:
         with self._lock:
             known = self._load()
             known[str(path)] = [*sign, digest]
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            aside = self._memory.with_name(f"{self._memory.name}.{os.getpid()}")
-            aside.write_text(json.dumps({k: v for k, v in known.items() if Path(k).exists()}))
-            aside.replace(self._memory)
+            there = {name: entry for name, entry in known.items() if Path(name).exists()}
+            remember(self._memory, json.dumps(there))
 
     def _load(self) -> dict[str, list[object]]:
         if self._known is None:

@@ -6,6 +6,7 @@ invoke.yaml names it as `tasks.executor_class`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tasks.core import display
 from tasks.core.errors import BadInput, VmbakeError
 from tasks.core.graph import build
 from tasks.core.lens import Lens
+from tasks.core.making import full_disk
 from tasks.core.options import Option, unknown_keys
 from tasks.core.plan import Plan
 from tasks.core.run import Run
@@ -40,6 +42,12 @@ class Executor(InvokeExecutor):
                 return self._execute(self.normalize(tasks), shown)
         except VmbakeError as error:
             raise Exit(display.describe(error), error.exit_code) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # Not in a stage, which tells it by itself: in what is written around them.
+            full = full_disk("the run", site_of(self.config))
+            raise Exit(display.describe(full), full.exit_code) from None
         except KeyboardInterrupt:
             raise Exit("Interrupted; finished stages are kept.", 128 + signal.SIGINT) from None
 

@@ -113,8 +113,8 @@ class Maker:
                 fingerprint=self.plan.status[node].key,
                 inputs=self.plan.status[node].inputs,
             )
-            step.runner.note(f"{node.name} {node.told}")
             try:
+                step.runner.note(f"{node.name} {node.told}")
                 yield step
             except OSError as error:
                 if error.errno == errno.ENOSPC:
@@ -138,14 +138,17 @@ class Maker:
         return self.live[parent] if parent.is_live else self.plan.status[parent].result
 
 
-def full_disk(name: str, site: Site, log: Path) -> NoRoom:
-    """The error for a disk that filled up while a stage ran."""
+def full_disk(name: str, site: Site, log: Path | None = None) -> NoRoom:
+    """The error for a disk that filled up while a stage ran, or before any could."""
+    # The store and the finished images may be on different ones; neither says which it was.
+    places = [path for path in (site.state, site.output, site.root) if path.exists()]
+    free = {path: shutil.disk_usage(path).free for path in places}
+    folder = min(free, key=free.__getitem__)
     return NoRoom(
-        f"The disk filled up during {name}; {site.state} has "
-        f"{in_bytes(shutil.disk_usage(site.state).free)} free now.",
-        hint="Free some space and run the same command again: it goes on from this stage.",
+        f"The disk filled up during {name}; {folder} has {in_bytes(free[folder])} free now.",
+        hint="Free some space and run the same command again: finished stages are kept.",
         log=log,
-        tail=tail_of(log, 3),
+        tail=tail_of(log, 3) if log else (),
     )
 
 

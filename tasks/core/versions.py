@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
+from tasks.core.memory import remember
 from tasks.core.process import Runner
 from tasks.core.tools import require_tool
 
@@ -29,8 +29,5 @@ def version_of(name: str, memory: Path) -> str:
     if key not in known:
         runner = Runner(memory.with_suffix(".log"), timeout_s=30)
         known[key] = runner.output([program, "--version"]).strip().partition("\n")[0]
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        aside = memory.with_name(f"{memory.name}.{os.getpid()}")
-        aside.write_text(json.dumps(known, indent=1))
-        aside.replace(memory)
+        remember(memory, json.dumps(known, indent=1))
     return known[key]

@@ -93,15 +93,16 @@ def run_in_disk(
 def explain(error: CommandFailed, folder: Path) -> VmbakeError:
     """The failure by its cause; `folder` is where the image lies."""
     again = "Run the same command again: it begins with this stage."
+    # Programs have many words for a full disk, and the daemon has one of its own for each file.
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < FULL_BYTES:
+        what = f"The disk filled up: {folder} has {free_bytes >> 20} MiB free now."
+        return NoRoom(what, hint=f"Free some space. {again}", log=error.log, tail=error.tail)
     if error.status == DAEMON_DIED:
         what = "qemu-storage-daemon, which gives access to the image, died."
         return MachineFailed(what, hint=again, log=error.log, tail=error.tail)
     if error.status != NOT_WRITTEN:
         return error
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < FULL_BYTES:
-        what = f"The disk filled up: {folder} has {free_bytes >> 20} MiB free now."
-        return NoRoom(what, hint=f"Free some space. {again}", log=error.log, tail=error.tail)
     what = f"The disk of {folder} did not take all that was written to the image."
     hint = f"The kernel's log (dmesg) says why. {again}"
     return MachineFailed(what, hint=hint, log=error.log, tail=error.tail)

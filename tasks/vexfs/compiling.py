@@ -70,7 +70,8 @@ def compile_natively(step: Step, kernel: str, tools: Result) -> Facts:
     cache = cache_of(step, source, tools)
     step.say("compiling natively")
     lines: list[str] = []
-    with guest_steps.blaming_the_source(lines):
+    more_room = f"Free some space in {step.site.state}"
+    with guest_steps.blaming_the_source(lines, more_room=more_room):
         results = native.run_with_toolchain(
             tools.path(compilers.NATIVE),
             copy,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.deadline import Deadline
-from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed
+from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed, NoRoom
 from tasks.guest.ssh import Ssh
 from tasks.vexfs.compile_cache import PARTS, CompileCache, archive_of
 from tasks.vexfs.options import SCRIPTS
@@ -29,6 +30,8 @@ VERDICTS = (
     "vmbake:",
 )
 SHOWN_LINES = 30
+# The system's own words at a line's end; a source may have them, too, but in quotes.
+FULL_DISK = re.compile(r"No space left on device(?: \(os error 28\))?\s*$")
 
 
 def compile_source(
@@ -48,6 +51,7 @@ def compile_source(
 
     Raises:
         CompileFailed: with the compiler's own lines in view.
+        NoRoom: the guest's disk filled up.
         MachineFailed, TimedOut: the guest did not get so far.
     """
     if archives := cache.archives():
@@ -55,7 +59,7 @@ def compile_source(
     for name, archive in archives.items():
         ssh.send(archive, f"{CACHED}/{name}")
     lines: list[str] = []
-    with blaming_the_source(lines):
+    with blaming_the_source(lines, more_room="Give the image a larger --disk-size"):
         ssh.run(
             script("plug-in.sh", {}) + compile_script(recipe, version, cache.parts),
             what="Compiling",
@@ -88,15 +92,26 @@ def compile_script(
 
 
 @contextlib.contextmanager
-def blaming_the_source(lines: list[str]) -> Iterator[None]:
+def blaming_the_source(lines: list[str], *, more_room: str) -> Iterator[None]:
     """A failure of the block as one of the source, with the compiler's `lines` that matter.
+
+    Args:
+        more_room: how the user gets some.
 
     Raises:
         CompileFailed: the script in the block failed.
+        NoRoom: it failed because the disk that it works on filled up.
     """
     try:
         yield
     except CommandFailed as error:
+        if full := [line.rstrip() for line in lines if FULL_DISK.search(line)]:
+            raise NoRoom(
+                "The disk filled up while the source was compiled.",
+                hint=f"{more_room} and run the same command again: it goes on from here.",
+                log=error.log,
+                tail=(full[0],),
+            ) from error
         raise CompileFailed(
             "The source did not compile.",
             hint="Fix the source and run the same command again: it goes on from here.",

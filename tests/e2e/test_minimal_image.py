@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,11 @@ import pytest
 
 from tasks.artifacts import checks
 from tasks.artifacts.checks import Validation
+from tasks.core.errors import MachineFailed
 from tasks.core.process import Runner
 from tasks.qemu import disk
+from tests.standins.processes import alive, wait_until
+from tests.standins.traces import descendants, read
 
 pytestmark = pytest.mark.e2e
 
@@ -229,60 +231,40 @@ def test_a_compiler_error_is_shown(baked: Baked, tmp_path: Path) -> None:
     assert sha256(baked.image) == before
 
 
-@pytest.mark.parametrize(
-    ("engine", "sign", "left_to_do"),
-    [
-        ("vm", "vexfs.seal: restoring", ["vexfs.seal"]),
-        ("native", "vexfs.compile-vexfs: compiling", ["vexfs.compile-vexfs", "vexfs.seal"]),
-        ("native", "vexfs.seal: installing", ["vexfs.seal"]),
-    ],
-)
-def test_a_killed_build_goes_on_from_the_last_finished_stage(
-    tmp_path: Path, engine: str, sign: str, left_to_do: list[str]
-) -> None:
-    edit = f"static int __used v{len(sign)} = 1;\nMODULE_LICENSE"
-    tree = edited_sample(tmp_path, "MODULE_LICENSE", edit)
-    words = ("vexfs.seal", "--engine", engine, "--source", str(tree))
+def test_a_build_in_a_vm_goes_on_after_its_end_or_its_qemus(tmp_path: Path) -> None:
+    """Of native builds test_native_faults.py tries far more."""
+    tree = edited_sample(tmp_path, "MODULE_LICENSE", "static int __used v;\nMODULE_LICENSE")
+    words = ("vexfs.seal", "--engine", "vm", "--source", str(tree))
+    for stage, sign in (("vexfs.compile-vexfs", "compiling"), ("vexfs.seal", "installing")):
+        said, status = struck(words, f"{stage}: {sign}", of_qemu=True)
+        assert status == MachineFailed.exit_code, said
+        assert re.search(r"^error: .*QEMU (ended|hung up)", said, re.MULTILINE), said
+        assert f"{stage}: failed" in said
+        assert "Traceback" not in said
+    said, status = struck(words, "vexfs.seal: restoring", of_qemu=False)
+    assert status == -signal.SIGKILL
+    _, err = inv(*words)
+    assert re.findall(r"^(\S+): started$", err, re.MULTILINE) == ["vexfs.seal"]
+
+
+def struck(words: tuple[str, ...], sign: str, *, of_qemu: bool) -> tuple[str, int]:
+    """What a run says and how it ends if it or its QEMU is killed when it says the sign."""
     process = start(*words)
     assert process.stderr is not None
+    said = ""
     for line in process.stderr:
-        if sign in line:
+        said += line
+        if line.startswith(sign):
             break
-    helpers = helpers_of(process.pid)
-    assert helpers
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in helpers):
-        assert time.monotonic() < deadline, "something outlived its parent"
-        time.sleep(0.1)
-    work = str(ROOT / ".vmbake" / "work")
-    assert work not in Path("/proc/mounts").read_text()
-    loops = Path("/sys/block").glob("loop*/loop/backing_file")
-    assert not [loop for loop in loops if loop.read_text().startswith(work)]
-    _, err = inv(*words)
-    ran = re.findall(r"^(\S+): started$", err, re.MULTILINE)
-    assert ran == left_to_do
+    wait_until(lambda: bool(qemus(process.pid)), "QEMU was not started")
+    (qemu,) = qemus(process.pid)
+    os.kill(qemu if of_qemu else process.pid, signal.SIGKILL)
+    said += process.communicate()[1]
+    wait_until(lambda: not alive(qemu), "QEMU outlived the build")
+    return said, process.returncode
 
 
-def helpers_of(pid: int) -> list[int]:
-    """The processes that work in the folders of a run: QEMU, or the native engine's."""
-    work = re.compile(rb"/work/vexfs\.[a-z-]+\.%d/" % pid)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        found = [
-            int(path.name)
-            for path in Path("/proc").glob("[0-9]*")
-            if path.name != str(pid) and work.search(command_of(path))
-        ]
-        if found:
-            return found
-        time.sleep(0.02)
-    return []
-
-
-def command_of(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
+def qemus(pid: int) -> list[int]:
+    """The machines that a run has started."""
+    commands = {child: read(Path(f"/proc/{child}/cmdline")) for child in descendants(pid)}
+    return [child for child, command in commands.items() if command.startswith("qemu-system")]

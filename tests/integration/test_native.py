@@ -18,9 +18,11 @@ import pytest
 
 from tasks.core.errors import CommandFailed, MachineFailed, NoRoom, TimedOut
 from tasks.core.process import Runner
+from tasks.guest import native
 from tasks.guest.native import Inside, run_in_disk
 from tasks.qemu import disk as images
 from tests.standins import tiny_root
+from tests.standins.traces import daemons, left_of
 
 pytestmark = pytest.mark.integration
 
@@ -82,39 +84,6 @@ def wait_until(met: Callable[[], bool], what: str) -> None:
     while not met():
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.05)
-
-
-def left_of(folder: Path) -> list[str]:
-    """Processes, mounts and loop devices that have to do with a folder."""
-    name = str(folder)
-    mounts = [line for line in read(Path("/proc/mounts")).splitlines() if name in line]
-    loops = [
-        str(backing)
-        for backing in Path("/sys/block").glob("loop*/loop/backing_file")
-        if name in read(backing)
-    ]
-    commands = [
-        read(command)
-        for command in Path("/proc").glob("[0-9]*/cmdline")
-        if name in read(command) and command.parent.name != str(os.getpid())
-    ]
-    return mounts + loops + commands
-
-
-def read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode(errors="replace").replace("\0", " ")
-    except OSError:
-        return ""
-
-
-def daemons(folder: Path) -> list[int]:
-    """The storage daemons that have an image of the folder open."""
-    return [
-        int(command.parent.name)
-        for command in Path("/proc").glob("[0-9]*/cmdline")
-        if read(command).startswith("qemu-storage-daemon") and str(folder) in read(command)
-    ]
 
 
 @contextlib.contextmanager
@@ -256,3 +225,17 @@ def test_the_death_of_the_daemon_is_noticed(image: Path, capfd: pytest.CaptureFi
     assert MachineFailed.__name__ in capfd.readouterr().err
     wait_until(lambda: left_of(folder) == [], "everything is gone")
     assert enter(image, "cat /synced", "again") == ["kept"]
+
+
+def test_a_daemon_that_dies_before_the_root_is_mounted(
+    image: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    # The last word is the exported disk, beside which the daemon's process ID lies.
+    script = 'for disk; do :; done\nkill -KILL "$(cat "${disk%/*}/pid")"\nexit 0\n'
+    (fakes / "partx").write_text(f"#!/bin/sh\n{script}")
+    (fakes / "partx").chmod(0o755)
+    monkeypatch.setattr(native, "IMAGE_PATH", f"{fakes}:{native.IMAGE_PATH}")
+    with pytest.raises(MachineFailed, match="qemu-storage-daemon"):
+        enter(image, "echo never")

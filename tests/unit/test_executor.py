@@ -221,6 +221,14 @@ def test_a_disk_that_fills_up_has_its_own_error(toy: ToyHouse) -> None:
     assert "The disk filled up during toy.bread" in err
 
 
+def test_a_full_disk_around_the_stages_is_told_as_such(toy: ToyHouse) -> None:
+    full = 'raise OSError(errno.ENOSPC, "No space left on device")'
+    toy.edit("tasks/toy/commands.py", 'yield f"{salt} g of salt are too much."', full + "; yield")
+    _, err = toy.inv("toy.bread", "--salt", "200", status=4)
+    assert "The disk filled up during the run" in err
+    assert "Traceback" not in err
+
+
 def test_a_changed_result_is_found_and_made_again(toy: ToyHouse) -> None:
     out, _ = toy.inv("toy.dough")
     path = Path(toy.root, out.strip())

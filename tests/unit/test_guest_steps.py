@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from tasks.core.deadline import Deadline
-from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed
+from tasks.core.errors import CommandFailed, CompileFailed, MachineFailed, NoRoom
 from tasks.guest.ssh import Ssh
 from tasks.vexfs import guest_steps
 from tasks.vexfs.compile_cache import CompileCache
@@ -172,6 +172,26 @@ def test_a_compiler_error_keeps_its_lines_and_the_log() -> None:
 def test_verdicts_are_recognised(line: str) -> None:
     noise = ["  LD [M]  x.o"] * 50
     assert verdicts([*noise, line, *noise])[0] == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ld: final link failed: No space left on device",
+        "error: couldn't create a temp dir: No space left on device (os error 28)",
+    ],
+)
+def test_a_full_disk_is_not_blamed_on_the_source(line: str) -> None:
+    fake = FakeSsh(line, "make: *** [x] Error 1", error=CommandFailed("Compiling failed."))
+    with pytest.raises(NoRoom, match="filled up") as caught:
+        compile_source(fake)
+    assert caught.value.tail == (line,)
+
+
+def test_words_of_the_source_are_no_full_disk() -> None:
+    lines = ('7 | printk("No space left on device");', "x.c:7: error: expected ';'")
+    with pytest.raises(CompileFailed):
+        compile_source(FakeSsh(*lines, error=CommandFailed("Compiling failed.")))
 
 
 def test_without_a_verdict_the_end_is_shown() -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.core.errors import CommandFailed, MachineFailed
+from tasks.core.errors import CommandFailed, MachineFailed, NoRoom
 from tasks.core.process import Runner
 from tasks.guest import native
 from tasks.guest.native import DAEMON_DIED, Inside, obstacles, run_in_disk, run_with_toolchain
@@ -113,6 +113,15 @@ def test_network_is_given_only_if_asked_for(tmp_path: Path) -> None:
 def test_the_death_of_the_daemon_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(MachineFailed, match="qemu-storage-daemon") as caught:
         run(tmp_path, FakeRunner(DAEMON_DIED))
+    assert caught.value.tail == ("last words",)
+
+
+def test_whatever_fails_on_a_full_disk_fails_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "FULL_BYTES", 1 << 62)
+    with pytest.raises(NoRoom, match="The disk filled up") as caught:
+        run(tmp_path, FakeRunner(1))
     assert caught.value.tail == ("last words",)
 
 

@@ -1,0 +1,135 @@
+"""Native builds that are killed, lose their daemon or run out of disk, in every stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.core.process import Runner
+from tasks.qemu import disk
+from tests.e2e.faults import GIB, Fault, FileSystem, Place
+from tests.e2e.test_engines import allowed_to_differ, inside
+from tests.e2e.test_minimal_image import edited_sample
+
+pytestmark = pytest.mark.e2e
+
+# In the order in which a build comes to them. Base and toolchain are bootstrapped in memory; the
+# store's disk fills up when they are put into it.
+FAULTS = (
+    Fault("killed", "vexfs.build-cloudimg", "installing essential packages"),
+    Fault("store is full", "vexfs.build-cloudimg", "putting the disk together"),
+    Fault("killed", "vexfs.fill", "applying the cloud-init data", inside=True),
+    Fault("daemon dies", "vexfs.fill", "applying the cloud-init data", inside=True),
+    Fault("store is full", "vexfs.fill", "applying the cloud-init data", inside=True),
+    Fault("killed", "vexfs.toolchain", "extracting archives"),
+    Fault("store is full", "vexfs.toolchain", "writing the toolchain's image"),
+    Fault("killed", "vexfs.compile-vexfs", "compiling natively"),
+    Fault("store is full", "vexfs.compile-vexfs", "compiling natively"),
+    Fault("killed", "vexfs.seal", "installing the module", inside=True),
+    Fault("daemon dies", "vexfs.seal", "installing the module", inside=True),
+    Fault("store is full", "vexfs.seal", "installing the module", inside=True),
+    Fault("killed", "vexfs.compress", "writing the image"),
+    Fault("store is full", "vexfs.compress", "writing the image"),
+    Fault("store is full", "vexfs.compress", "compressing with zstd"),
+    Fault("store is full", "vexfs.checksum", ""),
+    Fault("killed", "vexfs.checksum", "started"),
+    Fault("killed", "vexfs.image", "publishing vexfs-minimal-1.0.0.qcow2.zst"),
+    Fault("output is full", "vexfs.image", "publishing vexfs-minimal-1.0.0.qcow2.zst"),
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Store and output on file systems of their own: nothing can be renamed between them."""
+    folder = tmp_path_factory.mktemp("place")
+    store = FileSystem(folder / "store", 12 * GIB)
+    output = FileSystem(folder / "output", 2 * GIB)
+    with store.mounted(), output.mounted():
+        yield Place(store=store, output=output, settings=folder / "settings.json")
+
+
+def test_a_build_with_a_fault_in_every_stage_gets_to_its_end(place: Place, tmp_path: Path) -> None:
+    for fault in FAULTS:
+        said = place.suffer(fault)
+        assert "Traceback" not in said
+        place.check_output()
+    damage(place.results("vexfs.compile-vexfs")[0] / "vexctl")
+    _, said = place.inv("vexfs.image")
+    assert "vexfs.compile-vexfs: vexctl was changed" in said
+    place.check_output()
+    place.check_tidy()
+    # Nothing that was finished before a fault was made again, but what was damaged.
+    assert place.done == dict.fromkeys(place.done, 1) | {"vexfs.compile-vexfs": 2}
+    _, said = place.inv("vexfs.image")
+    assert "up to date" in said
+    check_image(place, tmp_path)
+    assert undisturbed(place, tmp_path) == {}
+
+
+def damage(file: Path) -> None:
+    """Change a byte of a result."""
+    file.chmod(0o600)
+    with file.open("r+b") as stream:
+        stream.seek(1000)
+        byte = stream.read(1)
+        stream.seek(1000)
+        stream.write(bytes([byte[0] ^ 1]))
+
+
+def check_image(place: Place, folder: Path) -> None:
+    """The published image is sound in itself, and so is the file system in it."""
+    image = place.output.folder / "vexfs-minimal-1.0.0.qcow2"
+    runner = Runner(folder / "log")
+    disk.check(runner, image)
+    disk.require_standalone(runner, image, "qcow2")
+    raw = folder / "disk.raw"
+    disk.convert(runner, image, "qcow2", raw, "raw")
+    table = json.loads(runner.output(["sfdisk", "--json", raw]))["partitiontable"]
+    root = max(table["partitions"], key=lambda part: int(part["size"]))
+    runner.run(["e2fsck", "-fn", f"{raw}?offset={root['start'] * 512}"])
+    raw.unlink()
+
+
+def undisturbed(place: Place, folder: Path) -> dict[str, object]:
+    """What an image differs in that is made from the same base and toolchain without a fault."""
+    one = sealed(place, folder / "suffered")
+    for stage in ("vexfs.fill", "vexfs.compile-vexfs", "vexfs.seal"):
+        shutil.rmtree(place.store.folder / "results" / stage)
+    place.inv("vexfs.seal")
+    two = sealed(place, folder / "undisturbed")
+    assert (one["packages"], one["units"]) == (two["packages"], two["units"])
+    return {
+        path: (one["tree"].get(path), two["tree"].get(path))
+        for path in one["tree"].keys() | two["tree"].keys()
+        if one["tree"].get(path) != two["tree"].get(path) and not allowed_to_differ(path)
+    }
+
+
+def sealed(place: Place, folder: Path) -> dict[str, Any]:
+    """Everything in the only sealed disk that there is."""
+    (result,) = place.results("vexfs.seal")
+    found: dict[str, Any] = inside(result / "machine.qcow2", folder)
+    assert len(found["tree"]) > 5000
+    return found
+
+
+def test_two_builds_of_different_variants_at_once(place: Place, tmp_path: Path) -> None:
+    """They have the toolchain, the base and what is compiled in common."""
+    tree = str(edited_sample(tmp_path, "MODULE_LICENSE", "static int __used two;\nMODULE_LICENSE"))
+    both = [
+        place.start("vexfs.image", "--variant", variant, "--source", tree)
+        for variant in ("minimal", "production")
+    ]
+    for process in both:
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+    for variant in ("minimal", "production"):
+        assert (place.output.folder / f"vexfs-{variant}-1.0.0.manifest.json").exists()
+    place.check_output()
+    place.check_tidy()
+    place.inv("cache.verify")
