@@ -1,5 +1,5 @@
 #!/bin/sh
-# Opens a disk image on this host, mounts its root file system, and has in-root.sh work on that.
+# Opens a disk image on this host and has with-root.sh work on that.
 #   with-disk.sh IMAGE WORK NETWORK SHARE
 # IMAGE: a qcow2. WORK: an empty folder. NETWORK: yes or no. SHARE: what in-root.sh shows the script.
 #
@@ -11,11 +11,9 @@ set -eu
 trap 'exit 143' TERM
 
 image=$1 work=$2 network=$3 share=$4
-disk=$work/disk root=$work/root
-mkdir -p "$root"
+disk=$work/disk
 : > "$disk"
 
-# Without the daemon nothing reaches the image any more, and unmounting would only say so at length.
 # Its lock tells better than its process ID, which stays until somebody asks how it ended.
 gone() { flock --shared "$@" "$work/alive" true; }
 died() {
@@ -33,33 +31,16 @@ qemu-storage-daemon --daemonize --pidfile "$work/pid" \
     --export "type=fuse,id=disk,node-name=disk,mountpoint=$disk,writable=on" ||
     died
 exec 9>&-
-daemon=$(cat "$work/pid")
-trap '! gone --nonblock || died' EXIT
 
-# The root is the largest partition. A loop device that mount made goes when the mount goes.
-partx --bytes --noheadings --raw --output SIZE,START "$disk" | sort -n | tail -n 1 > "$work/largest"
-read -r size start < "$work/largest"
-mount -t ext4 -o "loop,offset=$((start * 512)),sizelimit=$size,discard" "$disk" "$root"
-trap - EXIT
-
-apart="--mount --pid --uts --ipc --fork --kill-child=KILL"
-[ "$network" = yes ] || apart="$apart --net"
+# In a mount namespace without the daemon. A process that is killed leaves its namespace before its files
+# are closed: as the last one that has the root mounted, the daemon would unmount it, and wait for ever
+# for what only itself could write.
 status=0
 # In the background, because a shell that waits for a foreground program hears no signal.
-# shellcheck disable=SC2086 # these are words
-unshare $apart sh "${0%/*}/in-root.sh" "$root" "$share" < /dev/null &
-container=$!
-# The lock is free when the daemon is dead. What works on the disk would fail bit by bit, or not at all.
-(gone && kill -KILL "$container" 2> /dev/null) &
-wait "$container" || status=$?
+unshare --mount sh "${0%/*}/with-root.sh" "$disk" "$work" "$network" "$share" < /dev/null &
+wait "$!" || status=$?
 
 ! gone --nonblock || died
-# The script's writes reach the image behind its back; this tells whether all of them could.
-if ! sync -f "$root"; then
-    echo "vmbake: not all that was written reached the image" >&2
-    exit 72
-fi
-umount "$root"
-kill "$daemon" || died
+kill "$(cat "$work/pid")" || died
 gone
 exit "$status"
