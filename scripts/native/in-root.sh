@@ -21,7 +21,8 @@ for path in sys sysrq-trigger irq bus fs; do
     mount -o remount,bind,ro,nosuid,nodev,noexec "proc/$path"
 done
 mount --bind "$share/cmdline" proc/cmdline
-mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
+# A user namespace gets a sysfs for its own network only. The host's is of no use to who is nobody there.
+mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys 2> /dev/null || mount --rbind /sys sys
 
 mount -t tmpfs -o mode=755,nosuid,noexec tmpfs dev
 for name in null zero full random urandom tty; do

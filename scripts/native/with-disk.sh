@@ -1,11 +1,12 @@
 #!/bin/sh
 # Opens a disk image on this host and has with-root.sh work on that.
-#   with-disk.sh IMAGE WORK NETWORK SHARE
+#   with-disk.sh IMAGE WORK NETWORK SHARE MOUNTER
 # IMAGE: a qcow2. WORK: an empty folder. NETWORK: yes or no. SHARE: what in-root.sh shows the script.
+# MOUNTER: kernel, or fuse2fs where the kernel lets nobody mount ext4: in a user namespace.
 #
 # This is the first process of a PID namespace, in a mount namespace of its own. However it ends, the
-# kernel ends the daemon, each mount and the loop device with it; what is done on the way out is for
-# the image, which then has all that was written. Exit status 70: the daemon died; 72: the image could not
+# kernel ends the daemons, each mount and the loop device with it; what is done on the way out is for
+# the image, which then has all that was written. Exit status 70: a daemon died; 72: the image could not
 # take all that was written.
 set -eu
 trap 'exit 143' TERM
@@ -37,7 +38,7 @@ exec 9>&-
 # for what only itself could write.
 status=0
 # In the background, because a shell that waits for a foreground program hears no signal.
-unshare --mount sh "${0%/*}/with-root.sh" "$disk" "$work" "$network" "$share" < /dev/null &
+unshare --mount sh "${0%/*}/with-root.sh" "$disk" "$work" "$network" "$share" "$5" < /dev/null &
 wait "$!" || status=$?
 
 ! gone --nonblock || died

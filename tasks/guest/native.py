@@ -16,14 +16,9 @@ from pathlib import Path
 from tasks.core.errors import CommandFailed, MachineFailed, NoRoom, VmbakeError
 from tasks.core.process import Runner
 from tasks.core.tools import find_tool
-from tasks.guest.bootstrap import PRIVATE
+from tasks.guest import mounter
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "native"
-# What may be missing; the rest of what the scripts call comes with these packages.
-TOOLS = ("qemu-storage-daemon", "unshare", "partx")
-DEVICES = (Path("/dev/fuse"), Path("/dev/loop-control"))
-# capabilities(7): mounting and namespaces, entering a root, files of any owner, the host's name.
-CAP_SYS_ADMIN = 1 << 21
 # The exit statuses by which with-disk.sh says what went wrong around the script.
 DAEMON_DIED = 70
 NOT_WRITTEN = 72
@@ -71,7 +66,7 @@ def run_in_disk(
 
     Raises:
         CommandFailed: the script failed, or the image could not be opened.
-        MachineFailed: the daemon that gives access to the image died, or the host's disk fails.
+        MachineFailed: a daemon that gives access to the image died, or the host's disk fails.
         NoRoom: the host's disk filled up.
         TimedOut: it took longer than `timeout_s` seconds.
     """
@@ -81,11 +76,14 @@ def run_in_disk(
     (inside.share / "hostname").write_text(f"{inside.hostname}\n")
     (inside.share / "cmdline").write_text(f"{inside.cmdline}\n")
     network = "yes" if inside.network else "no"
+    way = mounter.choose()
     argv: list[str | Path] = ["sh", SCRIPTS / "with-disk.sh", image, room, network, inside.share]
+    argv.append(way.name)
+    words = [*way.namespaces, *argv]
     # As the image has it, not the host.
     env = {"PATH": IMAGE_PATH, "HOME": "/root", "USER": "root", "TMPDIR": "/tmp"}  # noqa: S108
     try:
-        runner.run([*PRIVATE, *argv], env=env | inside.env, timeout_s=timeout_s, on_line=on_line)
+        runner.run(words, env=env | inside.env, timeout_s=timeout_s, on_line=on_line)
     except CommandFailed as error:
         raise explain(error, image.parent) from error
 
@@ -99,7 +97,7 @@ def explain(error: CommandFailed, folder: Path) -> VmbakeError:
         what = f"The disk filled up: {folder} has {free_bytes >> 20} MiB free now."
         return NoRoom(what, hint=f"Free some space. {again}", log=error.log, tail=error.tail)
     if error.status == DAEMON_DIED:
-        what = "qemu-storage-daemon, which gives access to the image, died."
+        what = "A daemon that gives access to the image died (the last line says which)."
         return MachineFailed(what, hint=again, log=error.log, tail=error.tail)
     if error.status != NOT_WRITTEN:
         return error
@@ -139,32 +137,28 @@ def run_with_toolchain(
     for name, path in cached.items():
         shutil.copyfile(path, copies / name)
     argv: list[str | Path] = ["sh", SCRIPTS / "with-toolchain.sh"]
-    argv += [toolchain, source, room, room / SCRIPT]
-    runner.run([*PRIVATE, *APART, *argv], timeout_s=timeout_s, on_line=on_line)
+    way = mounter.choose()
+    argv += [toolchain, source, room, room / SCRIPT, way.name]
+    runner.run([*way.namespaces, *APART, *argv], timeout_s=timeout_s, on_line=on_line)
     return room / "results"
 
 
 def obstacles(
     *,
-    devices: tuple[Path, ...] = DEVICES,
+    devices: tuple[Path, ...] | None = None,
     status: Path = Path("/proc/self/status"),
     platform: str = sys.platform,
 ) -> list[str]:
-    """What this process lacks to work on disk images natively; [] if nothing."""
+    """What this process lacks to work on disk images natively; [] if nothing.
+
+    Args:
+        devices: instead of those that the mounter needs.
+    """
     if platform != "linux":
         return ["Linux"]
-    missing = []
-    if os.geteuid() != 0 or not capabilities(status) & CAP_SYS_ADMIN:
-        missing.append("the right to mount (root with CAP_SYS_ADMIN)")
-    missing += [str(path) for path in devices if not os.access(path, os.R_OK | os.W_OK)]
-    missing += [f"the program {tool}" for tool in TOOLS if find_tool(tool) is None]
+    way = mounter.choose()
+    needed = way.devices if devices is None else devices
+    missing = mounter.missing_rights(way, status)
+    missing += [str(path) for path in needed if not os.access(path, os.R_OK | os.W_OK)]
+    missing += [f"the program {tool}" for tool in way.tools if find_tool(tool) is None]
     return missing
-
-
-def capabilities(status: Path) -> int:
-    """The effective capabilities of a process (CapEff of proc(5)); 0 if they can't be read."""
-    try:
-        lines = status.read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)

@@ -220,7 +220,7 @@ def native_engine(patient: Patient) -> Iterator[Finding]:
     if missing := native.obstacles():
         yield warning(
             f"images are filled in a guest: {', '.join(missing)} is missing here",
-            "Run vmbake as root, where root may mount, if a guest takes too long.",
+            "Give vmbake that, or run it as root, where root may mount, if a guest takes too long.",
         )
     else:
         yield fine("images of Debian bases are filled on this host where KVM does not work")

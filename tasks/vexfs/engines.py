@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core import errors, options, process
-from tasks.guest import native
+from tasks.guest import mounter, native
 from tasks.qemu import accel as accelerators
 from tasks.vexfs import bases
 
@@ -52,7 +52,13 @@ def choose(site: Site, *, engine: Any, base: Any, accel: Any, **_: Any) -> Engin
         return Engine(name="vm", reason=f"KVM works: {finding}")
     if missing:
         return Engine(name="vm", reason=f"native would be faster, but needs {', '.join(missing)}")
-    return Engine(name="native", reason=f"faster than a guest without KVM ({finding})")
+    return Engine(name="native", reason=told(f"faster than a guest without KVM ({finding})"))
+
+
+def told(reason: str) -> str:
+    """The reason for native, with the way in which it opens disks for this user."""
+    how = mounter.choose().how
+    return f"{reason}; {how}" if how else reason
 
 
 def require_native(base: Any) -> Engine:
@@ -69,10 +75,10 @@ def require_native(base: Any) -> Engine:
     if missing := native.obstacles():
         raise errors.CannotRun(
             f"The native engine needs {', '.join(missing)}.",
-            hint="Give it that (as root, with the packages that scripts/bootstrap installs), "
-            "or use --engine vm, which is slower.",
+            hint="Give it that (scripts/bootstrap installs the packages; root needs no "
+            "subordinate IDs), or use --engine vm, which is slower.",
         )
-    return Engine(name="native", reason="asked for")
+    return Engine(name="native", reason=told("asked for"))
 
 
 def kvm(site: Site, accel: Any, *, needed: bool) -> tuple[bool, str]:

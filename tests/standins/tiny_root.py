@@ -7,7 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PROGRAMS = ("sh", "umount", "setpriv", "cat", "hostname", "sleep", "dd", "id", "ls", "mount")
+PROGRAMS = (
+    *("sh", "umount", "setpriv", "cat", "hostname", "sleep", "dd", "id", "ls", "mount"),
+    *("chown", "chmod", "ln", "mkdir", "mkfifo", "rm", "stat"),
+)
 DISK_BYTES = 64 << 20
 START_BYTES = 1 << 20
 

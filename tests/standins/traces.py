@@ -25,12 +25,12 @@ def left_of(folder: Path) -> list[str]:
     return mounts + loops + commands
 
 
-def daemons(folder: Path) -> list[int]:
-    """The storage daemons that have an image of the folder open."""
+def daemons(folder: Path, program: str = "qemu-storage-daemon") -> list[int]:
+    """The daemons that have an image of the folder open."""
     return [
         int(command.parent.name)
         for command in Path("/proc").glob("[0-9]*/cmdline")
-        if read(command).startswith("qemu-storage-daemon") and str(folder) in read(command)
+        if read(command).startswith(program) and str(folder) in read(command)
     ]
 
 

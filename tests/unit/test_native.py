@@ -11,7 +11,7 @@ import pytest
 
 from tasks.core.errors import CommandFailed, MachineFailed, NoRoom
 from tasks.core.process import Runner
-from tasks.guest import native
+from tasks.guest import mounter, native
 from tasks.guest.native import DAEMON_DIED, Inside, obstacles, run_in_disk, run_with_toolchain
 
 ROOT_STATUS = "Name:\tpython\nCapEff:\t000001ffffffffff\n"
@@ -34,7 +34,7 @@ def test_nothing_is_missing(status: Path) -> None:
 def test_what_is_missing_is_named(status: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "find_tool", lambda name: None)
     found = obstacles(devices=(Path("/dev/no-fuse"),), status=status)
-    assert found == ["/dev/no-fuse", *(f"the program {tool}" for tool in native.TOOLS)]
+    assert found == ["/dev/no-fuse", *(f"the program {tool}" for tool in mounter.KERNEL.tools)]
     assert obstacles(platform="darwin") == ["Linux"]
 
 
@@ -46,9 +46,39 @@ def test_root_of_a_container_may_lack_the_right_to_mount(
     assert obstacles(devices=(), status=status) == wanted
     status.unlink()
     assert obstacles(devices=(), status=status) == wanted
-    status.write_text(ROOT_STATUS)
+
+
+@pytest.fixture
+def ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the subordinate IDs of somebody."""
+    monkeypatch.setattr(mounter, "user_name", lambda: "somebody")
+    monkeypatch.setattr(mounter, "namespace_refusal", lambda: "")
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text("somebody:100000:65536\n")
+    return tmp_path
+
+
+def test_an_ordinary_user_needs_subordinate_ids(ids: Path) -> None:
+    none = ids / "status"
+    assert mounter.missing_rights(mounter.FUSE2FS, none, ids) == []
+    (ids / "subgid").write_text("other:100000:65536\n")
+    (missing,) = mounter.missing_rights(mounter.FUSE2FS, none, ids)
+    assert "for somebody in" in missing
+    assert "subgid" in missing
+    assert "sudo usermod --add-subuids 165536-231071" in missing
+
+
+def test_an_ordinary_user_needs_user_namespaces(ids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounter, "namespace_refusal", lambda: "unshare: not here")
+    found = mounter.missing_rights(mounter.FUSE2FS, ids / "status", ids)
+    assert found == ["user namespaces (unshare: not here)"]
+
+
+def test_the_way_goes_with_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert mounter.choose() is mounter.KERNEL
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert obstacles(devices=(), status=status) == wanted
+    assert mounter.choose() is mounter.FUSE2FS
 
 
 class FakeRunner:
@@ -95,9 +125,10 @@ def test_the_container_is_described_in_the_shared_folder(tmp_path: Path) -> None
         "hostname": "box\n",
         "cmdline": "a=b\n",
     }
-    assert runner.argv[-4:] == [
+    assert runner.argv[-5:-1] == [
         *(str(tmp_path / "disk.qcow2"), str(tmp_path / "native"), "no", str(share)),
     ]
+    assert runner.argv[-1] == mounter.choose().name
     # Whoever is killed takes all of it along.
     assert runner.argv[:3] == ["setpriv", "--pdeathsig", "KILL"]
     assert "--kill-child" in runner.argv
@@ -107,11 +138,11 @@ def test_the_container_is_described_in_the_shared_folder(tmp_path: Path) -> None
 def test_network_is_given_only_if_asked_for(tmp_path: Path) -> None:
     runner = FakeRunner()
     run(tmp_path, runner, network=True)
-    assert runner.argv[-2] == "yes"
+    assert runner.argv[-3] == "yes"
 
 
 def test_the_death_of_the_daemon_is_told_as_such(tmp_path: Path) -> None:
-    with pytest.raises(MachineFailed, match="qemu-storage-daemon") as caught:
+    with pytest.raises(MachineFailed, match="daemon") as caught:
         run(tmp_path, FakeRunner(DAEMON_DIED))
     assert caught.value.tail == ("last words",)
 
@@ -135,7 +166,7 @@ def test_whoever_compiles_gets_copies_of_what_is_cached(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("objects")
     runner = FakeRunner()
     results = run_with_toolchain(
-        tmp_path / "toolchain.ext4",
+        tmp_path / "toolchain.squashfs",
         tmp_path / "source",
         "true",
         tmp_path,
