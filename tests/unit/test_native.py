@@ -175,7 +175,7 @@ def test_whoever_compiles_gets_copies_of_what_is_cached(tmp_path: Path) -> None:
         timeout_s=5,
         on_line=lambda line: None,
     )
-    room = Path(runner.argv[-2])
+    room = Path(runner.argv[-3])
     copy = room / "tmp" / "cache" / "objects.tar.zst"
     assert (copy.read_text(), results) == ("objects", room / "results")
     assert not copy.samefile(tmp_path / "kept")
