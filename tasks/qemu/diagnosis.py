@@ -42,14 +42,19 @@ def explain_start(status: int | None, spec: MachineSpec, log: Path) -> VmbakeErr
     )
 
 
+# A general protection fault counts in a guest's first two seconds, while its kernel patches itself.
+TCG_FAULT = re.compile(r"Oops: int3|\[ *[01]\.\d+\] Oops: general protection fault")
+
+
 def is_tcg_fault(error: MachineFailed, accel_name: str) -> bool:
     """Whether a guest died of a race in TCG, so that it is worth to start it again.
 
     Before 8.1, QEMU may run code that the guest's kernel has just patched as it was in the middle
     of the patch: a breakpoint that nobody set (QEMU commits cb62bd15e1 and deba78709a). On a busy
-    machine that is one boot in thirty.
+    machine that is one boot in thirty. Rarer is a general protection fault at that time, when
+    nothing but the distribution's kernel has run.
     """
-    return accel_name == "tcg" and any("Oops: int3" in line for line in error.tail)
+    return accel_name == "tcg" and any(TCG_FAULT.search(line) for line in (error.what, *error.tail))
 
 
 def last_words(log: Path) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from tasks.vexfs.building import TRIES, trying_again
 TCG = Accel(name="tcg", cpu="max", reason="")
 KVM = Accel(name="kvm", cpu="host", reason="")
 INT3 = MachineFailed("The kernel panicked.", tail=("[ 3.2] Oops: int3: 0000 [#1] SMP NOPTI",))
+EARLY = "[    0.749600] Oops: general protection fault, maybe for address 0x10: 0000 [#1] SMP"
+LATE = EARLY.replace("0.7", "9.7")
 OTHER = MachineFailed("The kernel panicked.", tail=("VFS: Unable to mount root fs",))
 
 
@@ -40,8 +42,9 @@ class Booting:
         return "machine"
 
 
-def test_a_guest_that_tcg_let_down_is_booted_again() -> None:
-    boot = Booting(INT3)
+@pytest.mark.parametrize("error", [INT3, MachineFailed(EARLY), MachineFailed("x", tail=(EARLY,))])
+def test_a_guest_that_tcg_let_down_is_booted_again(error: MachineFailed) -> None:
+    boot = Booting(error)
     with trying_again(cast("Any", boot), TCG, boot) as vm:
         assert (cast("str", vm), boot.open) == ("machine", 1)
     assert boot.open == 0
@@ -49,7 +52,8 @@ def test_a_guest_that_tcg_let_down_is_booted_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accel", "errors"), [(TCG, [OTHER]), (KVM, [INT3]), (TCG, [INT3] * TRIES)]
+    ("accel", "errors"),
+    [(TCG, [OTHER]), (TCG, [MachineFailed(LATE)]), (KVM, [INT3]), (TCG, [INT3] * TRIES)],
 )
 def test_other_failures_and_the_last_one_are_failures(
     accel: Accel, errors: list[MachineFailed]
