@@ -307,14 +307,15 @@ class Store:
         from filelock import FileLock, Timeout
 
         swept = []
-        for folder in self.work.glob("*.*"):
-            if folder.suffix == ".lock":
-                continue
+        found = list(self.work.glob("*.*"))
+        # A run that was killed at the right moment leaves a lock without a folder.
+        for folder in {path.with_suffix("") if path.suffix == ".lock" else path for path in found}:
             lock = folder.with_suffix(f"{folder.suffix}.lock")
             with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
+                if folder.exists():
+                    swept.append(folder)
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.unlink(missing_ok=True)
-                swept.append(folder)
         runs = sorted(self.logs.glob("*"))
         for old in runs[:-KEPT_LOGS]:
             shutil.rmtree(old, ignore_errors=True)

@@ -233,6 +233,16 @@ def test_only_the_work_folders_of_the_dead_are_swept(store: Store) -> None:
     assert not list(store.work.iterdir())
 
 
+def test_a_lock_without_a_folder_goes_too(store: Store) -> None:
+    """Left by a run that was killed between making or removing the one and the other."""
+    with store.workspace("toy.bread", keep=False) as folder:
+        folder.rmdir()
+        orphan = folder.with_name("toy.wood.99.lock")
+        orphan.touch()
+        assert store.sweep() == []
+        assert [path.name for path in store.work.iterdir()] == [f"{folder.name}.lock"]
+
+
 def test_a_work_folder_is_locked_before_it_is_there(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
