@@ -81,9 +81,9 @@ def build_cloudimg(
     requires=("mksquashfs",),
     room_bytes=2 * GIB,
 )
-def unpack_compilers(step: Step, base: str, toolchain: str, mirror: str) -> Facts:
+def unpack_compilers(step: Step, base: str, toolchain: str, mirror: str, offline: bool) -> Facts:
     """Unpack compilers and the archive's newest kernel headers."""
-    return compilers.unpack(step, base, tuple(toolchain.split()), mirror)
+    return compilers.unpack(step, base, tuple(toolchain.split()), mirror, offline=offline)
 
 
 @stage(
@@ -98,6 +98,7 @@ def toolchain(
     base: str,
     toolchain: str,
     mirror: str,
+    offline: bool,
     accel: str,
     memory: int,
     cpus: int,
@@ -113,7 +114,8 @@ def toolchain(
     if ready.facts["kernel"] == kernel:
         return compilers.take_over(step, ready)
     step.tell(f"the base has kernel {kernel}, the archive's is {ready.facts['kernel']}")
-    return compilers.unpack(step, base, packages, mirror, under.directory / bases.HEADERS)
+    headers = under.directory / bases.HEADERS
+    return compilers.unpack(step, base, packages, mirror, offline=offline, headers=headers)
 
 
 @stage(requires=("ssh-keygen",))

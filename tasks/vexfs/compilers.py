@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from tasks.core.errors import CannotRun
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest import cloudconfig, toolchain
@@ -19,13 +20,30 @@ FROM_GUEST = "toolchain.qcow2"
 
 
 def unpack(
-    step: Step, base: str, packages: tuple[str, ...], mirror: str, headers: Path | None = None
+    step: Step,
+    base: str,
+    packages: tuple[str, ...],
+    mirror: str,
+    *,
+    offline: bool,
+    headers: Path | None = None,
 ) -> Facts:
     """Unpack the compilers of a Debian base's release, with a kernel's headers.
 
     Args:
+        offline: nothing may be downloaded.
         headers: a directory with their .deb files; None: those of the archive's kernel.
+
+    Raises:
+        CannotRun: offline.
+        DownloadFailed, VerificationFailed, NoRoom, CommandFailed: what the archive or the disk did.
     """
+    if offline:
+        raise CannotRun(
+            f"The compilers of {base} are not in the store, and getting them takes downloads, "
+            "which --offline forbids.",
+            hint="Run once without --offline.",
+        )
     kernel = toolchain.build(
         bases.DEBIAN[base],
         headers,

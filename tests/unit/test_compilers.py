@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from tasks.core.errors import CannotRun
 from tasks.core.store import Result
 from tasks.guest.toolchain import kernel_of
 from tasks.vexfs import bases, commands, compilers, inputs
@@ -41,7 +42,14 @@ class Toolchain:
         self.told.append(text)
 
     def run(self) -> dict[str, Any]:
-        options = {"mirror": "", "accel": "tcg", "memory": 1, "cpus": 1, "ssh_port": 0}
+        options = {
+            "mirror": "",
+            "offline": False,
+            "accel": "tcg",
+            "memory": 1,
+            "cpus": 1,
+            "ssh_port": 0,
+        }
         words = {"base": "debian-13", "toolchain": "bc flex", "keep_vm": False, **options}
         return cast("dict[str, Any]", commands.toolchain.body(self, **words))
 
@@ -54,8 +62,8 @@ def result(folder: Path, facts: dict[str, Any], outputs: dict[str, Any]) -> Resu
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
-    def unpack(step: Any, *words: Any) -> dict[str, str]:
-        calls.append(words)
+    def unpack(step: Any, *words: Any, headers: Path, offline: bool) -> dict[str, str]:
+        calls.append((*words, headers))
         return {"kernel": "as told"}
 
     monkeypatch.setattr(compilers, "unpack", unpack)
@@ -80,6 +88,11 @@ def test_another_kernel_gets_its_own_headers(tmp_path: Path, unpacked: list[Any]
     assert unpacked == [("debian-13", ("bc", "flex"), "", headers)]
     assert step.told == ["the base has kernel 6.12.1, the archive's is 6.12.2"]
     assert list(step.out.iterdir()) == []
+
+
+def test_compilers_are_not_downloaded_offline() -> None:
+    with pytest.raises(CannotRun, match="--offline"):
+        compilers.unpack(cast("Any", None), "debian-13", (), "", offline=True)
 
 
 @pytest.mark.parametrize("target", ["../../../src/linux-headers-6.1", "/usr/src/linux-headers-6.1"])
