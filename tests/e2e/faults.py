@@ -204,7 +204,8 @@ def check_end(fault: Fault, status: int, said: str) -> None:
             assert status == -signal.SIGKILL
         case "daemon dies":
             assert status == MachineFailed.exit_code, said
-            assert "qemu-storage-daemon, which gives access to the image, died." in said
+            assert "A daemon that gives access to the image died" in said
+            assert "qemu-storage-daemon ended before its time" in said
         case "store is full" | "output is full":
             assert status == NoRoom.exit_code, said
             assert re.search(r"^error: .*disk (filled up|is full)", said, re.MULTILINE), said

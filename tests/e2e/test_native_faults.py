@@ -18,16 +18,16 @@ from tests.e2e.test_minimal_image import edited_sample
 
 pytestmark = pytest.mark.e2e
 
-# In the order in which a build comes to them. Base and toolchain are bootstrapped in memory; the
-# store's disk fills up when they are put into it.
+# In the order in which a build comes to them. Base and compilers are bootstrapped in memory;
+# the store's disk fills up when they are put into it.
 FAULTS = (
     Fault("killed", "vexfs.build-cloudimg", "installing essential packages"),
     Fault("store is full", "vexfs.build-cloudimg", "putting the disk together"),
     Fault("killed", "vexfs.fill", "applying the cloud-init data", inside=True),
     Fault("daemon dies", "vexfs.fill", "applying the cloud-init data", inside=True),
     Fault("store is full", "vexfs.fill", "applying the cloud-init data", inside=True),
-    Fault("killed", "vexfs.toolchain", "extracting archives"),
-    Fault("store is full", "vexfs.toolchain", "writing the toolchain's image"),
+    Fault("killed", "vexfs.compilers", "extracting archives"),
+    Fault("store is full", "vexfs.compilers", "writing the toolchain's image"),
     Fault("killed", "vexfs.compile-vexfs", "compiling natively"),
     Fault("store is full", "vexfs.compile-vexfs", "compiling natively"),
     Fault("killed", "vexfs.seal", "installing the module", inside=True),
