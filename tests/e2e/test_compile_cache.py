@@ -20,7 +20,7 @@ from tasks.core.events import Silent
 from tasks.core.process import Runner
 from tasks.core.stage import Site, Step
 from tasks.core.store import RECORD, Result
-from tasks.vexfs import compiling, source
+from tasks.vexfs import compilers, compiling, source
 from tests.e2e.test_minimal_image import ROOT, SAMPLE, inv
 
 pytestmark = pytest.mark.e2e
@@ -106,11 +106,11 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     out, _ = inv("vexfs.toolchain", "--engine", "native")
-    directory = next((ROOT / line).parent for line in out.split() if line.endswith(".ext4"))
+    directory = next(
+        (ROOT / line).parent for line in out.split() if line.endswith(compilers.NATIVE)
+    )
     tools = Result(directory=directory, record=json.loads((directory / RECORD).read_text()))
-    (base,) = tools.record["stands_on"]
-    record = json.loads((directory.parents[1] / base["stage"] / base["key"] / RECORD).read_text())
-    made = Bench(tmp_path, tools, record["facts"]["kernel"])
+    made = Bench(tmp_path, tools, tools.facts["kernel"])
     shutil.copytree(SAMPLE, made.tree, ignore=shutil.ignore_patterns("target"))
     with (made.tree / "Cargo.toml").open("a") as manifest:
         manifest.write('[dependencies]\nmotto = "0.1"\n')
