@@ -56,10 +56,12 @@ def verify(store: Store) -> Report:
     """
     sound = size_bytes = 0
     damages = []
-    for stage, key, lookup in store.everything():
+    everything = list(store.everything())
+    last = last_published(lookup.result for _, _, lookup in everything if lookup.result)
+    for stage, key, lookup in everything:
         what = lookup.damage
         if lookup.result:
-            what = store.damage(without_what_was_taken(lookup.result), sha256_of)
+            what = store.damage(with_what_is_left(lookup.result, last), sha256_of)
         elif not what:
             what = "it has no record"
         if what:
@@ -70,9 +72,22 @@ def verify(store: Store) -> Report:
     return Report(sound=sound, size_bytes=size_bytes, damages=tuple(damages))
 
 
-def without_what_was_taken(result: Result) -> Result:
-    """A result without the files that were put before the user, who has taken them away."""
-    left = [each for each in result.record["published"] if Path(each["path"]).exists()]
+def last_published(results: Iterable[Result]) -> dict[Path, float]:
+    """When each file was last put before the user, in seconds since the epoch."""
+    last: dict[Path, float] = {}
+    for result in results:
+        for publication in result.published:
+            last[publication.path] = max(last.get(publication.path, 0), result.finished)
+    return last
+
+
+def with_what_is_left(result: Result, last: Mapping[Path, float]) -> Result:
+    """A result with those of its published files that the user and later results have left."""
+    left = [
+        entry
+        for entry in result.record["published"]
+        if Path(entry["path"]).exists() and last[Path(entry["path"])] == result.finished
+    ]
     return replace(result, record={**result.record, "published": left})
 
 

@@ -190,6 +190,20 @@ def test_what_was_published_may_be_taken_but_not_changed(tmp_path: Path) -> None
     assert verify(store).damages == ()
 
 
+def test_what_was_published_may_be_replaced_by_another_result(tmp_path: Path) -> None:
+    store, target = Store(tmp_path / "store"), tmp_path / "bread"
+    for key, text in (("e" * 64, "rye"), ("f" * 64, "wheat")):
+        target.write_text(text)
+        record = new_record("toy.bread", key, {}, {})
+        record["published"] = [{"path": str(target), "sha256": sha256_of(target)}]
+        with store.workspace("toy.bread", keep=False) as folder:
+            (folder / "out").mkdir()
+            store.commit(folder / "out", record, {})
+    assert verify(store).damages == ()
+    target.write_text("rye")
+    assert [damage.key for damage in verify(store).damages] == ["f" * 64]
+
+
 def test_a_record_that_is_gone_or_torn_is_damage(toy: ToyHouse) -> None:
     toy.inv("toy.bread")
     for name, text in (("flour", '{"stage"'), ("wood", "")):
