@@ -176,7 +176,7 @@ def survey(
     known = {image.disk.name for image in images}
     validations = [each.validation for each in records if each.validation.image not in known]
     for image in images:
-        found = [record.validation for record in current(image, records, since=None)]
+        found = [record.validation for record in current(image, records)]
         validations += found or [unknown(image, datetime.now(UTC), NOT_VALIDATED)]
     page_path = into / PAGE
     store, started = Store(site.state), earliest(validations)

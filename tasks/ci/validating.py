@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tasks.artifacts.checks import Validation, read
 from tasks.ci.building import Image
-from tasks.ci.gather import moment
 from tasks.ci.rooms import Rooms
 from tasks.core.errors import ValidationFailed
 
@@ -50,39 +49,41 @@ def validate(
     if not images:
         return Validated()
     say("validating the images")
-    # Records tell whole seconds, so one of this very second is none too old.
-    since = datetime.now(UTC).replace(microsecond=0)
+    since = datetime.now(UTC)
+    # A record tells in which second it began: too little to know it from the last run's.
+    before = signs_in(output / FOLDER)
     words = ("validate.image", *(str(image.disk) for image in images), *flags)
     timeout = ("--timeout", str(rooms.limit_s))
     ended = rooms.run("validate", (*words, *timeout), lambda line: say(line) if line else None)
-    found = records_in(output / FOLDER)
+    now = signs_in(output / FOLDER)
+    found = [
+        record
+        for record in records_in(output / FOLDER)
+        if record.path and now.get(record.path) != before.get(record.path)
+    ]
     # If a check failed, the validator did its work.
     reason = "" if ended.status in (0, ValidationFailed.exit_code) else ended.reason
     records = [
         record
         for image in images
-        for record in current(image, found, since) or [missing(image, since, reason)]
+        for record in current(image, found) or [missing(image, since, reason)]
     ]
     return Validated(records=tuple(records), trouble=reason)
 
 
-def current(image: Image, records: Iterable[Record], since: datetime | None) -> list[Record]:
-    """The records of just this image: same name, same digest, not older than `since`."""
+def current(image: Image, records: Iterable[Record]) -> list[Record]:
+    """The records of just this image: same name, same digest."""
     return [
         record
         for record in records
-        if record.validation.image == image.disk.name
-        and record.validation.sha256 == image.sha256
-        and (since is None or began(record.validation) >= since)
+        if record.validation.image == image.disk.name and record.validation.sha256 == image.sha256
     ]
 
 
-def began(validation: Validation) -> datetime:
-    """When a validation began; long ago if it says nothing that can be understood."""
-    try:
-        return moment(validation.started)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
+def signs_in(folder: Path) -> dict[Path, tuple[int, ...]]:
+    """What changes when a record is written again: its file is another one then."""
+    stats = {path: path.stat() for path in folder.glob("*.json")}
+    return {path: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
 
 def missing(image: Image, since: datetime, reason: str) -> Record:
