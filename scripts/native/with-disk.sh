@@ -11,7 +11,7 @@
 set -eu
 trap 'exit 143' TERM
 
-image=$1 work=$2 network=$3 share=$4
+image=$1 work=$2 network=$3 share=$4 mounter=$5
 disk=$work/disk
 : > "$disk"
 
@@ -38,7 +38,7 @@ exec 9>&-
 # for what only itself could write.
 status=0
 # In the background, because a shell that waits for a foreground program hears no signal.
-unshare --mount sh "${0%/*}/with-root.sh" "$disk" "$work" "$network" "$share" "$5" < /dev/null &
+unshare --mount sh "${0%/*}/with-root.sh" "$disk" "$work" "$network" "$share" "$mounter" < /dev/null &
 wait "$!" || status=$?
 
 ! gone --nonblock || died

@@ -15,7 +15,7 @@ from pathlib import Path
 from tasks.core.digest import digest_of
 from tasks.vexfs.source import CARGO_MANIFEST, Recipe
 
-# What gcc made; of any sources, as ccache tells by their content what fits.
+# What gcc made; ccache tells by the content of sources what fits.
 OBJECTS = "objects"
 # What cargo made of the crates that a source tree brings along.
 CRATES = "crates"

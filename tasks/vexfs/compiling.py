@@ -12,7 +12,7 @@ from tasks.core.store import Result
 from tasks.guest import iso, native
 from tasks.vexfs import compilers, guest_steps
 from tasks.vexfs.building import Guest
-from tasks.vexfs.compile_cache import CompileCache, keys_of
+from tasks.vexfs.compile_cache import CARGO_LOCK, CompileCache, keys_of
 from tasks.vexfs.licenses import crate_licenses, module_license
 from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
 
@@ -91,15 +91,17 @@ def compile_natively(step: Step, kernel: str, tools: Result) -> Facts:
 
 def cache_of(step: Step, source: Source, tools: Result) -> CompileCache:
     """What may spare compiling; nothing, if all is to be made anew."""
-    keys = keys_of(
-        tools.digest,
-        source.tree,
-        source.files,
-        recipe=source.recipe,
-        version=source.version,
-        digest=step.digests.of,
-    )
-    keys = {} if step.params["no_cache"] else keys
+    keys = {}
+    # Else nothing is read either: vendored crates may be many files.
+    if not step.params["no_cache"]:
+        keys = keys_of(
+            tools.digest,
+            source.tree,
+            source.files,
+            recipe=source.recipe,
+            version=source.version,
+            digest=step.digests.of,
+        )
     return CompileCache(folder=step.site.cache / "compile", keys=keys)
 
 
@@ -121,7 +123,7 @@ def copy_files(source: Source, target: Path) -> None:
 
 def facts_of(step: Step, source: Source, names: dict[str, str]) -> Facts:
     """What was compiled from what; lock files are kept for the bill of materials."""
-    for lock in (path for path in source.files if path.name == "Cargo.lock"):
+    for lock in (path for path in source.files if path.name == CARGO_LOCK):
         shutil.copyfile(lock, step.out / lock.name)
     digests = {str(path.relative_to(source.tree)): step.digests.of(path) for path in source.files}
     return {
