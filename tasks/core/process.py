@@ -31,6 +31,8 @@ PASSED_ON = (
 )
 TAIL_LINES = 20
 GRACE_S = 10.0
+# A tenth of the weight of what runs beside it (sched(7)).
+NICE = 10
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -145,14 +147,25 @@ class Runner:
         log: the file that is appended to.
         env: more environment variables for every program.
         timeout_s: the default limit for each program, in seconds.
+        gives_way: its programs get what processor time the others leave.
     """
 
     def __init__(
-        self, log: Path, *, env: Mapping[str, str] | None = None, timeout_s: float = 1800
+        self,
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 1800,
+        gives_way: bool = False,
     ) -> None:
         self.log = log
         self.env = dict(env or {})
         self.timeout_s = timeout_s
+        self.gives_way = gives_way
+
+    def giving_way(self) -> Runner:
+        """The same for programs whose end nobody waits for as long as others work."""
+        return Runner(self.log, env=self.env, timeout_s=self.timeout_s, gives_way=True)
 
     def run(
         self,
@@ -324,11 +337,22 @@ class Runner:
             pass_fds=pass_fds,
             start_new_session=True,
         )
+        if self.gives_way:
+            give_way(popen.pid)
         return Process(argv=words, log=self.log, popen=popen)
 
     def _log(self) -> IO[bytes]:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         return self.log.open("ab")
+
+
+def give_way(session: int) -> None:
+    """Put a session that start_new_session made behind all others; no harm if it is over."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpriority(os.PRIO_PGRP, session, NICE)
+    # Where the kernel shares out by sessions first, niceness counts only within each (sched(7)).
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{session}/autogroup").write_text(f"{NICE}\n")
 
 
 def death_tie() -> tuple[str, ...]:

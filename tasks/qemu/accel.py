@@ -189,8 +189,9 @@ def probe(runner: Runner, host: KvmHost) -> Survey:
         return surveyed([measure], Verdict.ABSENT, host.absence())
     # Of a KVM that is known to interpret its guests, no model and no patience makes another one.
     hopeless = host.interprets()
-    floor_s = 0.0 if hopeless else KVM_FLOOR_S
-    limit_s = max(floor_s, KVM_TIMES_TCG * measure.duration_s)
+    limit_s = max(KVM_FLOOR_S, KVM_TIMES_TCG * measure.duration_s)
+    if hopeless:
+        limit_s = measure.duration_s
     attempts = [measure]
     for rung in LADDER:
         if hopeless and attempts[-1].verdict is Verdict.STALLS:

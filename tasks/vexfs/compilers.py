@@ -50,7 +50,8 @@ def unpack(
         step.out,
         packages=packages,
         mirror=mirror or None,
-        runner=step.runner,
+        # The base is made meanwhile, and takes longer.
+        runner=step.runner.giving_way(),
         reporter=step,
     )
     return {"kernel": kernel}

@@ -202,11 +202,10 @@ def test_another_processor_has_another_kvm(world: World) -> None:
 
 
 def test_a_kvm_that_interprets_is_named_and_not_tried_with_every_model(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    # A guest under TCG takes longer than a shell takes to begin; what is timed here must, too.
-    monkeypatch.setattr(accel, "KVM_TIMES_TCG", 20)
-    world.qemu({FULL: HANGS_LATE, OLD: HANGS_LATE}, tcg=f"sleep 0.05; {RUNS}")
+    # Longer than a shell takes to begin.
+    world.qemu({FULL: HANGS_LATE, OLD: HANGS_LATE}, tcg=f"sleep 1; {RUNS}")
     world.write("sys/module/kvm_pvm/refcnt")
     assert "kvm_pvm interprets" in survey(world.runner, world.cache, world.host).finding
     assert len(world.started()) == 2

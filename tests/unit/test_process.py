@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core import process as process_module
 from tasks.core import tools
 from tasks.core.errors import CommandFailed, MissingTool, TimedOut
 from tasks.core.process import PASSED_ON, Runner, describe_status, tail_of
@@ -143,6 +144,16 @@ def test_a_program_that_ignores_its_end_is_killed(runner: Runner, tmp_path: Path
         process.stop(grace_s=0.1)
         assert process.returncode == -signal.SIGKILL
         process.stop()  # harmless
+
+
+def test_programs_that_give_way_are_behind_the_others(runner: Runner) -> None:
+    with runner.giving_way().start(["sleep", "60"]) as behind, runner.start(["sleep", "60"]) as one:
+        assert os.getpriority(os.PRIO_PROCESS, behind.pid) == process_module.NICE
+        assert os.getpriority(os.PRIO_PROCESS, one.pid) == os.getpriority(os.PRIO_PROCESS, 0)
+        session = Path(f"/proc/{behind.pid}/autogroup")
+        if Path("/proc/sys/kernel/sched_autogroup_enabled").exists():
+            assert session.read_text().split()[-1] == str(process_module.NICE)
+    process_module.give_way(behind.pid)  # harmless
 
 
 def test_leaving_the_block_ends_the_whole_group(runner: Runner, tmp_path: Path) -> None:
