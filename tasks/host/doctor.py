@@ -220,7 +220,7 @@ def native_engine(patient: Patient) -> Iterator[Finding]:
     if missing := native.obstacles():
         yield warning(
             f"images are filled in a guest: {', '.join(missing)} is missing here",
-            "Give vmbake that, or run it as root, where root may mount, if a guest takes too long.",
+            "Give vmbake that if a guest takes too long; docs/vexfs.md has who may mount, and how.",
         )
     else:
         yield fine("images of Debian bases are filled on this host where KVM does not work")

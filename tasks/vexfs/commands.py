@@ -137,6 +137,11 @@ def seed_iso(step: Step, variant: str, version: str, base: str) -> None:
     seed.write(step.out, files)
 
 
+def tell_engine(step: Step) -> None:
+    """Say which engine is at work, and why that one."""
+    step.tell(str(engines.choose(step.site, **step.params)))
+
+
 def parts_of(step: Step) -> building.Parts:
     """What the build VM is put together from."""
     return building.Parts(
@@ -150,6 +155,8 @@ def parts_of(step: Step) -> building.Parts:
     pre=[build_cloudimg, ssh_key, seed_iso],
     kind="live",
     depends=inputs.accelerator,
+    also=("engine", "base"),
+    indirect=("engine", "base"),
     tools=(QEMU,),
     cost=inputs.guest_cost,
 )
@@ -157,6 +164,7 @@ def boot(
     step: Step, accel: str, memory: int, cpus: int, ssh_port: int, keep_vm: bool
 ) -> Iterator[machine.Machine]:
     """Boot the build VM until cloud-init is done."""
+    tell_engine(step)
     chosen = inputs.choose_accel(step.site, accel)
     with building.first_boot(step, parts_of(step), chosen, memory, cpus) as vm:
         yield vm
@@ -195,7 +203,7 @@ def packages(step: Step, variant: str, offline: bool) -> Facts:
 )
 def fill(step: Step, variant: str, version: str) -> Facts:
     """Apply the variant's cloud-init data natively."""
-    step.tell(str(engines.choose(step.site, **step.params)))
+    tell_engine(step)
     files = seed.render(variant=variant, version=version, keys=None, bootstrapped=True)
     (under,) = step.stands_on.values()
     return natively.fill(step, natively.disk_of(under), files)
@@ -212,7 +220,7 @@ def fill(step: Step, variant: str, version: str) -> Facts:
 )
 def compile_natively(step: Step, version: str) -> Facts:
     """Compile the module and vexctl in the toolchain's root."""
-    step.tell(str(engines.choose(step.site, **step.params)))
+    tell_engine(step)
     kernel = str(step.result(build_cloudimg).facts["kernel"])
     return compiling.compile_natively(step, kernel, step.result(toolchain))
 
@@ -229,6 +237,7 @@ def compile_natively(step: Step, version: str) -> Facts:
 )
 def compile_vexfs(step: Step, version: str, ssh_port: int, keep_vm: bool) -> Facts:
     """Compile the module and vexctl in a copy of it."""
+    tell_engine(step)
     with building.restored(step, parts_of(step), step.result(savevm)) as guest:
         return compiling.compile_in(step, guest, step.result(toolchain))
 

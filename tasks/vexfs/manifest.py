@@ -57,6 +57,7 @@ def compose(
             **disk.facts["origin"],
             "sha256": disk.outputs["disk.qcow2"]["sha256"],
         },
+        "engine": sealed.record["inputs"]["engine"],
         "kernel": sealed.facts["kernel"],
         "module": compiled.facts["module"] | {"vermagic": sealed.facts["vermagic"]},
         "tool": compiled.facts["tool"] | {"version": sealed.facts["tool_version"]},

@@ -114,6 +114,7 @@ def publish(variant: str, version: str) -> str:
         "variant": variant,
         "version": version,
         "base": {"name": "debian-13", "made_by": "mmdebstrap", "sha256": "ab" * 32},
+        "engine": "native",
         "kernel": "6.12.1",
         "module": {"file": "vexfs.ko", "sha256": "cd" * 32, "vermagic": "6.12.1 SMP"},
         "tool": {"file": "vexctl", "sha256": "ef" * 32, "version": "vexctl 1.0.0"},

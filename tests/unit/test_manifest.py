@@ -37,7 +37,8 @@ def result(
         record={
             "key": folder.name * 8,
             "facts": facts,
-            "inputs": {"parameter x": "1"} | {f"tool {k}": v for k, v in (tools or {}).items()},
+            "inputs": {"parameter x": "1", "engine": "native"}
+            | {f"tool {k}": v for k, v in (tools or {}).items()},
             "outputs": {
                 name: {"sha256": sha256(content), "size_bytes": len(content)}
                 for name, content in files.items()
@@ -135,6 +136,7 @@ def test_the_manifest_says_what_went_in_and_what_came_out(made: dict[str, Result
         "made_by": "mmdebstrap",
         "sha256": sha256(b"base"),
     }
+    assert found["engine"] == "native"
     assert found["kernel"] == "6.12.1-amd64"
     assert found["module"] == {
         "file": "vexfs.ko",
