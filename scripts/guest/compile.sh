@@ -13,6 +13,7 @@ results=/run/vmbake/results
 KVER=${KVER:-$(uname -r)}
 builder=65534 # nobody
 ccache=/tmp/home/ccache
+sources=/tmp/home/sources # a line for each file of Rust, its digest and its name
 compilers=/usr/local/bin:/usr/bin:/bin
 
 in_toolchain() { # command
@@ -45,7 +46,19 @@ restore() { # part
         ! in_toolchain "mv $unpacked $(folder_of "$1")"; then
         echo "compile cache: its $1 can't be used"
         in_toolchain "rm -rf $unpacked" || true
+    elif [ "$1" = crates ]; then
+        age_sources
     fi
+}
+
+# Cargo goes by times. Files that are as they were become as old as what was compiled from them, the others
+# are new. Only those of Rust, because make goes by times as well; and none where there are links, which can
+# lead to another file now.
+age_sources() {
+    in_toolchain "[ -z \"\$(find . -path ./target -prune -o -type l -print -quit)\" ]" || return 0
+    # (A name that sha256sum has to escape begins with a backslash.)
+    in_toolchain "comm -12 $sources target/$(basename $sources) | grep '^[0-9a-f]' | cut -c 67- |
+        xargs -r -d '\n' touch -d @1"
 }
 
 keep() { # part
@@ -57,9 +70,10 @@ keep() { # part
         more=
     else
         # Without what was linked, which make could take for up to date. And so old that for cargo every
-        # file of the source is newer, whatever the clocks say: then it compiles all of the source itself,
-        # and takes only vendored crates from here, which it knows by their checksums.
-        in_toolchain "find $folder -name .fingerprint -execdir find . -maxdepth 1 -type f -delete ';'" || return 0
+        # file of the source is newer, whatever the clocks say, but those that age_sources finds unchanged.
+        # (Vendored crates it knows by their checksums.)
+        in_toolchain "find $folder -name .fingerprint -execdir find . -maxdepth 1 -type f -delete ';' &&
+            cp $sources $folder/" || return 0
         more=--mtime=@1
     fi
     if in_toolchain "tar --zstd -c $more -C $folder ." > "$results/$1.tar.zst"; then
@@ -77,6 +91,7 @@ chmod -R u+w "$root/tmp/source"
 chown -R "$builder:$builder" "$root/tmp/source" "$root/tmp/home"
 chmod -R a+rX "$root/tmp/cache"
 
+in_toolchain "find . -name '*.rs' -type f -exec sha256sum {} + | sort > $sources"
 for part in $CACHED; do
     restore "$part" 2>&1
     [ "$part" != objects ] || compilers=/usr/lib/ccache:$compilers

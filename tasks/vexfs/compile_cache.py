@@ -1,4 +1,4 @@
-"""The compile cache: objects of ccache and crates of cargo, which spare compiling the same again.
+"""The compile cache: objects of ccache and cargo's target, which spare compiling the same again.
 
 It is a shortcut and no input: with it and without it the same bytes are made. Each part is one
 archive, which compile.sh unpacks for its compilers and packs anew when all is compiled. So builds
@@ -17,7 +17,7 @@ from tasks.vexfs.source import CARGO_MANIFEST, Recipe
 
 # What gcc made; ccache tells by the content of sources what fits.
 OBJECTS = "objects"
-# What cargo made of the crates that a source tree brings along.
+# What cargo made of a source tree's crates, its own and those that it brings along.
 CRATES = "crates"
 PARTS = (OBJECTS, CRATES)
 # What a larger archive takes to unpack and pack is no shortcut any more. (ccache itself is limited
@@ -83,24 +83,24 @@ def keys_of(
     version: str,
     digest: Callable[[Path], str],
 ) -> dict[str, str]:
-    """What each part depends on; a source without vendored crates has no use for CRATES.
+    """What each part depends on; a source without crates has no use for CRATES.
 
-    Objects are kept by source tree: a cache takes what it finds at its word, so that one tree could
-    otherwise put its own into the module of another.
+    All are kept by source tree: a cache takes what it finds at its word, so that one tree could
+    otherwise put its own into the module or the tool of another.
 
     Cargo looks at the checksums that come with vendored crates, not at their files, and not at the
-    environment of their build scripts. So all of these are in the key.
+    environment of build scripts. So all of these are in the key.
 
     Args:
         toolchain: the digest of the compilers and headers.
         digest: tells the SHA256 of a file.
     """
     keys = {OBJECTS: digest_of([toolchain, str(tree)])}
-    crates = vendored(files)
-    if crates and tree / CARGO_MANIFEST in files:
-        fixed = [path for path in files if is_setting(path.relative_to(tree))]
-        contents = {str(path.relative_to(tree)): digest(path) for path in (*crates, *fixed)}
-        keys[CRATES] = digest_of([toolchain, contents, asdict(recipe), version])
+    if tree / CARGO_MANIFEST in files:
+        settings = [path for path in files if is_setting(path.relative_to(tree))]
+        fixed = (*vendored(files), *settings)
+        contents = {str(path.relative_to(tree)): digest(path) for path in fixed}
+        keys[CRATES] = digest_of([toolchain, str(tree), contents, asdict(recipe), version])
     return keys
 
 

@@ -78,15 +78,22 @@ def test_crates_depend_on_compilers_version_and_recipe(tree: Path) -> None:
     assert [each["objects"] == found[0]["objects"] for each in found] == [True, False, True, True]
 
 
-@pytest.mark.parametrize("gone", ["Cargo.toml", f"{CRATE}.cargo-checksum.json"])
-def test_without_vendored_crates_nothing_of_cargo_is_cached(tree: Path, gone: str) -> None:
-    (tree / gone).unlink()
+def test_without_crates_nothing_of_cargo_is_cached(tree: Path) -> None:
+    (tree / "Cargo.toml").unlink()
     assert list(keys(tree)) == ["objects"]
 
 
-def test_no_tree_gets_the_objects_of_another(tree: Path, tmp_path: Path) -> None:
-    other = tree.rename(tmp_path / "other")
-    assert keys(other)["objects"] != keys(tree)["objects"]
+def test_crates_that_nobody_vendored_are_cargo_s_business(tree: Path) -> None:
+    (tree / CRATE / ".cargo-checksum.json").unlink()
+    before = keys(tree)
+    write(tree / CRATE / "src/lib.rs", "changed")
+    assert keys(tree) == before
+
+
+def test_no_tree_gets_what_another_compiled(tree: Path, tmp_path: Path) -> None:
+    here = keys(tree)
+    there = keys(tree.rename(tmp_path / "other"))
+    assert all(there[part] != here[part] for part in ("objects", "crates"))
 
 
 def test_what_was_left_is_what_is_there_next_time(cache: CompileCache, tmp_path: Path) -> None:
