@@ -143,14 +143,16 @@ def _expand(
         raise TypeError(f"{call!r}: a stage stands on stages, called with named values only")
     own = {name: value for name, value in call.kwargs.items() if value is not None}
     given = {**inherited, **own}
-    params = {}
-    for name, option in stage.own_options.items():
-        chosen = choose(option, given.get(name), config)
-        params[name] = chosen.value
-        if chosen.problem and chosen.problem not in graph.problems:
-            graph.problems.append(chosen.problem)
+    chosen = {
+        name: choose(option, given.get(name), config) for name, option in stage.own_options.items()
+    }
+    params = {name: each.value for name, each in chosen.items()}
+    problems = [each.problem for each in chosen.values() if each.problem]
+    graph.problems += [problem for problem in problems if problem not in graph.problems]
     arguments = {name: value for name, value in params.items() if name not in RUN_OPTIONS}
-    others = stage.instead(site, **arguments) if stage.instead else None
+    # A hook may look at what a value names, which isn't there if the value is wrong.
+    hook = None if problems else stage.instead
+    others = hook(site, **arguments) if hook else None
     before = calls_before(stage) if others is None else map(as_call, others)
     parents = tuple(
         node for pre in before for node in _expand(pre, given, config, site, graph, known)

@@ -164,6 +164,11 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+def words_of(value: str) -> tuple[str, ...]:
+    """The parts of a list in one option, separated by commas, each once."""
+    return tuple(dict.fromkeys(word for part in value.split(",") if (word := part.strip())))
+
+
 def unknown_keys(options: Iterable[Option], config: Config) -> list[str]:
     """What is wrong with the keys of our sections of invoke.yaml; Invoke itself takes any."""
     known = {option.key: option.key.rpartition(".")[2] for option in options}

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from invoke.collection import Collection
 from invoke.tasks import call, task
 
+from tasks.core.options import words_of
 from tasks.core.stage import Facts, Stage, Step
 from tasks.qemu import machine
 from tasks.vexfs import (
@@ -308,7 +309,7 @@ def image(step: Step, variant: str, version: str, base: str, compression: str) -
 
 @stage(
     pre=[image],
-    instead=lambda *_, variants, **__: [call(image, variant=each) for each in variants.split(",")],
+    instead=lambda *_, variants, **__: [call(image, variant=each) for each in words_of(variants)],
 )
 def images(step: Step, variants: str) -> None:
     """Bake the images of several variants in one run."""

@@ -15,6 +15,7 @@ from tasks.qemu import accel
 from tasks.qemu.cost import guest_cost
 from tasks.vdsm import commands as vdsm
 from tasks.vexfs import commands as vexfs
+from tasks.vexfs import engines
 from tests.unit.test_tasks_file import ROOT
 
 GIB = 1 << 30
@@ -27,6 +28,15 @@ def config() -> Config:
     # What `auto` means is found out by starting a guest.
     found.load_overrides({"vexfs": {"engine": "vm"}})
     return found
+
+
+@pytest.fixture(params=["vm", "native"])
+def either(request: pytest.FixtureRequest, config: Config, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The settings for each of the engines, whatever this host can do."""
+    native = engines.Engine(name="native", reason="a test")
+    monkeypatch.setattr("tasks.vexfs.engines.require_native", lambda *_, **__: native)
+    config.load_overrides({"vexfs": {"engine": request.param}})
+    return config
 
 
 def nodes(config: Config, task: Any, **given: Any) -> dict[str, Node]:
@@ -107,11 +117,37 @@ def test_what_tells_stages_from_each_other_is_their_label() -> None:
     assert distinctions([rye, {"salt": "5"}]) == ["rye", "2"]
 
 
-def test_a_variant_that_is_none_is_named(config: Config) -> None:
-    graph = build([Call(vexfs.images, kwargs={"variants": "minimal,big"})], config, site_of(config))
-    assert "--variants is 'minimal,big': 'big' is none of development, minimal, production." in (
-        graph.problems
-    )
+@pytest.mark.parametrize(
+    ("task", "values", "problem"),
+    [
+        (
+            vexfs.images,
+            {"variants": "minimal,big"},
+            "--variants is 'minimal,big': 'big' is none of development, minimal, production.",
+        ),
+        (
+            vexfs.images,
+            {"variants": " ,"},
+            "--variants is ' ,': it names none of development, minimal, production.",
+        ),
+        (
+            vexfs.image,
+            {"variant": "big"},
+            "--variant is 'big'; it can be development, minimal or production.",
+        ),
+    ],
+)
+def test_a_variant_that_is_none_is_named(
+    either: Config, task: Any, values: dict[str, str], problem: str
+) -> None:
+    graph = build([Call(task, kwargs=values)], either, site_of(either))
+    assert graph.problems == [problem]
+
+
+def test_blanks_between_variants_are_nothing(either: Config) -> None:
+    found = nodes(either, vexfs.images, variants="minimal, production,minimal")
+    images = [node.params["variant"] for node in found.values() if node.name == "vexfs.image"]
+    assert images == ["minimal", "production"]
 
 
 def test_the_accelerator_that_auto_means_decides(
