@@ -58,7 +58,7 @@ class Maker:
             if self.plan.look(node).state == "fresh":
                 return  # another run made it while this one waited
             self._make_stored(node, reporter)
-        self.plan.made.add(node)
+        self.plan.made.add((node.name, key))
         self.plan.look(node)
 
     def _make_stored(self, node: Node, reporter: StageReporter) -> None:
@@ -114,7 +114,7 @@ class Maker:
                 inputs=self.plan.status[node].inputs,
             )
             try:
-                step.runner.note(f"{node.name} {node.told}")
+                step.runner.note(f"{node.name} {self.plan.graph.told(node)}")
                 yield step
             except OSError as error:
                 if error.errno == errno.ENOSPC:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Hashable
 from datetime import UTC, datetime
 
 from tasks.core.capacity import Cost, capacity_of_host
@@ -67,6 +68,7 @@ class Run:
             capacity=min((capacity_of_host(jobs) for jobs in self.jobs), key=lambda c: c.stages),
             cost=self._cost,
             look=self._look,
+            outcome=self._outcome,
         )
         try:
             self._work_off(schedule)
@@ -110,6 +112,10 @@ class Run:
             return "stale"
         self.rows.append(Row(name=self.labels[node], outcome="fresh", seconds=0))
         return "fresh"
+
+    def _outcome(self, node: Node) -> Hashable:
+        """What a stage will be kept under; an action is like no other."""
+        return (node.name, self.plan.status[node].key) if node.stage.kind == "stored" else node
 
     def _start(self, node: Node) -> None:
         label = self.labels[node]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from invoke.tasks import Call
 from tasks.core.capacity import Cost
 from tasks.core.executor import site_of
 from tasks.core.graph import Node, build, distinctions
+from tasks.core.plan import Plan
+from tasks.core.stage import Site
+from tasks.core.store import Store
 from tasks.qemu import accel
 from tasks.qemu.cost import guest_cost
 from tasks.vdsm import commands as vdsm
@@ -30,13 +34,19 @@ def config() -> Config:
     return found
 
 
-@pytest.fixture(params=["vm", "native"])
-def either(request: pytest.FixtureRequest, config: Config, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The settings for each of the engines, whatever this host can do."""
+@pytest.fixture
+def natively(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The settings for the native engine, whatever this host can do."""
     native = engines.Engine(name="native", reason="a test")
     monkeypatch.setattr("tasks.vexfs.engines.require_native", lambda *_, **__: native)
-    config.load_overrides({"vexfs": {"engine": request.param}})
+    config.load_overrides({"vexfs": {"engine": "native"}})
     return config
+
+
+@pytest.fixture(params=["config", "natively"])
+def either(request: pytest.FixtureRequest) -> Any:
+    """The settings for each of the engines."""
+    return request.getfixturevalue(request.param)
 
 
 def nodes(config: Config, task: Any, **given: Any) -> dict[str, Node]:
@@ -115,6 +125,22 @@ def test_what_tells_stages_from_each_other_is_their_label() -> None:
     assert distinctions([rye, rye, wheat]) == ["rye 1", "rye 2", "wheat"]
     assert distinctions([{}, {}]) == ["1", "2"]
     assert distinctions([rye, {"salt": "5"}]) == ["rye", "2"]
+
+
+def test_natively_variants_share_base_toolchain_and_module(
+    natively: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.core.plan.version_of", lambda tool, _: f"{tool} 1.0")
+    site = Site(root=ROOT, state=tmp_path, output=tmp_path)
+    given = {"variants": "minimal,production", "accel": "tcg"}
+    graph = build([Call(vexfs.images, kwargs=given)], natively, site)
+    Plan(graph=graph, site=site, store=Store(tmp_path)).observe()
+    shared = {"build-cloudimg", "compilers", "toolchain", "compile-vexfs", "packages"}
+    each = {"fill", "seal", "compress", "checksum", "image"}
+    assert set(graph.labels().values()) == {
+        *(f"vexfs.{name}" for name in shared),
+        *(f"vexfs.{name} ({mark})" for name in each for mark in ("minimal", "production")),
+    }
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_explain_names_the_input_that_changed(toy: ToyHouse) -> None:
     assert {entry["state"] for entry in toy.explain("toy.bread").values()} == {"fresh", "live"}
     assert toy.diary == ALL
     text, _ = toy.inv("explain", "toy.bread", "--salt", "7")
-    assert "stale  toy.dough (inputs changed)" in text
+    assert "stale  toy.dough: inputs changed" in text
     assert "parameter salt: 5 -> 7" in text
     assert "fresh  toy.flour" in text
     (toy.root / "recipe").write_text("knead well\n")

@@ -21,6 +21,7 @@ class Fake:
     parents: tuple[Fake, ...] = ()
     is_live: bool = False
     cost: Cost = ONE
+    outcome: str = ""
 
 
 def live(name: str, *parents: Fake, cores: float = 1) -> Fake:
@@ -45,6 +46,7 @@ class House:
             capacity=machine(cores),
             cost=lambda item: item.cost,
             look=self.look,
+            outcome=lambda item: item.outcome or item,
         )
 
     def look(self, item: Fake) -> Verdict:
@@ -147,6 +149,37 @@ def test_children_are_looked_at_when_their_parents_are_made_and_not_before() -> 
     house.fresh = ["b", "c"]
     assert house.done("a") == ""
     assert house.looked == ["a", "b", "c"]
+    assert house.is_over
+
+
+def test_of_those_that_would_leave_the_same_one_is_made() -> None:
+    a, b = Fake("a", outcome="tea"), Fake("b", outcome="tea")
+    house = House(a, b, Fake("on-a", (a,)), Fake("on-b", (b,)), goals="on-a on-b", cores=9)
+    assert house.orders() == "start:a"
+    house.fresh = ["b"]
+    assert house.done("a") == "start:on-a start:on-b"
+    assert house.looked == ["a", "b", "b", "on-a", "on-b"]
+
+
+def test_a_failure_is_that_of_all_that_would_leave_the_same() -> None:
+    a, b = Fake("a", outcome="tea"), Fake("b", outcome="tea")
+    house = House(a, b, Fake("on-a", (a,)), Fake("on-b", (b,)), goals="on-a on-b", cores=9)
+    assert house.orders() == "start:a"
+    assert house.done("a", failed=True) == ""
+    assert house.is_over
+    assert house.looked == ["a", "b"]
+
+
+def test_what_is_held_fails_with_what_it_stands_on() -> None:
+    oven, stove = live("oven"), live("stove")
+    a, b = Fake("a", (oven,), outcome="tea"), Fake("b", (stove, oven), outcome="tea")
+    c = Fake("c", (stove,))
+    house = House(oven, stove, a, b, c, goals="a b c", cores=9)
+    assert house.orders() == "start:oven start:stove"
+    assert house.done("stove", failed=True) == ""
+    assert house.opened("oven") == "start:a"
+    assert house.done("a") == "close:oven"
+    assert house.done("oven") == ""
     assert house.is_over
 
 
