@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.measure import Comparison, Finding, Omission, Way, compare
 from tasks.artifacts.compress import compress
+from tasks.core.capacity import core_count
 from tasks.core.events import Silent
 from tasks.core.process import Runner
 from tasks.core.tools import find_tool
@@ -51,7 +52,9 @@ def both_ways(what: str, plain: Path, work: Path, runner: Runner, rounds: int) -
         what,
         Way(
             name=ours,
-            run=lambda: compress(plain, packed, method="zstd", reporter=Silent()),
+            run=lambda: compress(
+                plain, packed, method="zstd", reporter=Silent(), threads=core_count()
+            ),
         ),
         Way(name=theirs, run=lambda: runner.run(classic)),
         rounds=rounds,

@@ -69,6 +69,7 @@ class Step:
         work: a folder for scratch files; gone afterwards.
         runner: starts programs and logs into this stage's log.
         is_goal: it was asked for by name, and not only because others stand on it.
+        cores: so many threads at most keep them busy; what --jobs says, if there are so many.
         fingerprint: of all that goes into the result.
         inputs: all that goes into it, by name; what `depends=` returned is among it.
     """
@@ -86,6 +87,7 @@ class Step:
     is_goal: bool
     fingerprint: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    cores: int = 1
     published: list[Publication] = field(default_factory=list)
     known_digests: dict[str, str] = field(default_factory=dict)
     shown: list[str] = field(default_factory=list)

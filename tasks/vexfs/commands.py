@@ -56,6 +56,7 @@ stage = functools.partial(task, klass=Stage, options=OPTIONS)
     indirect=("variant",),
     tools=("mmdebstrap", "qemu-img"),
     room_bytes=5 * GIB,
+    cost=inputs.base_cost,
 )
 def build_cloudimg(
     step: Step,
@@ -81,6 +82,7 @@ def build_cloudimg(
     tools=("mmdebstrap",),
     requires=("mksquashfs",),
     room_bytes=2 * GIB,
+    cost=inputs.compilers_cost,
 )
 def unpack_compilers(step: Step, base: str, toolchain: str, mirror: str, offline: bool) -> Facts:
     """Unpack compilers and the archive's newest kernel headers."""
@@ -210,6 +212,7 @@ def fill(step: Step, variant: str, version: str) -> Facts:
     depends=inputs.native_recipe,
     also=(*RECIPE, *GATE),
     indirect=(*RECIPE, *GATE),
+    cost=inputs.native_compile_cost,
 )
 def compile_natively(step: Step, version: str) -> Facts:
     """Compile the module and vexctl in the toolchain's root."""
@@ -264,7 +267,12 @@ def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     return facts
 
 
-@stage(pre=[build_cloudimg, seal], tools=("qemu-img",), room_bytes=2 * GIB)
+@stage(
+    pre=[build_cloudimg, seal],
+    tools=("qemu-img",),
+    room_bytes=2 * GIB,
+    cost=inputs.compress_cost,
+)
 def compress(step: Step, compression: str) -> Facts:
     """Write the image and its compressed form."""
     return artifact.finish(step, step.result(seal).path(building.MACHINE_DISK), compression)

@@ -75,7 +75,9 @@ def compile_natively(step: Step, kernel: str, tools: Result) -> Facts:
         results = native.run_with_toolchain(
             tools.path(compilers.NATIVE),
             copy,
-            guest_steps.compile_script(source.recipe, source.version, cache.parts, kernel),
+            guest_steps.compile_script(
+                source.recipe, source.version, cache.parts, kernel, step.cores
+            ),
             step.work,
             cached=cache.archives(),
             runner=step.runner,

@@ -9,7 +9,7 @@ import pytest
 from invoke.config import Config
 from invoke.tasks import Call
 
-from tasks.core.capacity import Cost
+from tasks.core.capacity import Capacity, Cost
 from tasks.core.executor import site_of
 from tasks.core.graph import Node, build, distinctions
 from tasks.core.plan import Plan
@@ -56,8 +56,8 @@ def nodes(config: Config, task: Any, **given: Any) -> dict[str, Node]:
 
 
 def cost(config: Config, node: Node) -> Cost:
-    assert node.stage.cost is not None, node.name
-    return node.stage.cost(site_of(config), **node.arguments)
+    hook = node.stage.cost
+    return hook(site_of(config), **node.arguments) if hook else Cost()
 
 
 def test_a_core_of_a_guest_is_a_core_without_kvm_and_less_with_it() -> None:
@@ -77,9 +77,56 @@ def test_stages_with_a_guest_count_it(config: Config) -> None:
         assert taken.cores == 3
         assert taken.holds == {"port 2222"}
         assert taken.memory_bytes > 4 * GIB
-    assert cost(config, found["vexfs.toolchain"]) == Cost()
+    compilers, toolchain = (cost(config, found[f"vexfs.{n}"]) for n in ("compilers", "toolchain"))
+    assert compilers == toolchain
+    assert toolchain.memory_bytes < GIB
     ubuntu = nodes(config, vexfs.toolchain, accel="tcg", cpus=3, base="ubuntu-24.04")
     assert cost(config, ubuntu["vexfs.toolchain"]).cores == 3
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        ("build-cloudimg", "compilers"),
+        ("packages", "toolchain"),
+        ("fill", "compile-vexfs"),
+        ("compress", "compress"),
+        ("compress", "seal"),
+    ],
+)
+def test_natively_two_cores_and_four_gib_have_work_for_two(
+    natively: Config, beside: tuple[str, str]
+) -> None:
+    found = nodes(natively, vexfs.image)
+    one, other = (cost(natively, found[f"vexfs.{name}"]) for name in beside)
+    small = Capacity(stages=2, cores=2, memory_bytes=3 * GIB, kvm_guests=2)
+    assert small.has_room([one], other)
+
+
+def test_more_cores_are_no_room_for_as_many_that_use_all(natively: Config) -> None:
+    found = nodes(natively, vexfs.image)
+    compiling, packing = (
+        cost(natively, found[f"vexfs.{n}"]) for n in ("compile-vexfs", "compress")
+    )
+    large = Capacity(stages=16, cores=16, memory_bytes=99 * GIB, kvm_guests=16)
+    assert large.has_room([compiling], compiling)
+    assert not large.has_room([compiling, compiling], Cost())
+    assert large.has_room([packing] * 3, packing)
+    assert not large.has_room([packing] * 4, Cost())
+
+
+def test_compressing_and_compiling_count_a_share_of_memory_for_each_core(
+    natively: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = nodes(natively, vexfs.image)
+
+    def taken(cores: int) -> list[int]:
+        monkeypatch.setattr("tasks.core.capacity.core_count", lambda: cores)
+        names = ("vexfs.compress", "vexfs.compile-vexfs")
+        return [cost(natively, found[name]).memory_bytes >> 20 for name in names]
+
+    assert taken(2) == [200, 768]
+    assert taken(10) == [200 + 8 * 64, 768 + 8 * 128]
 
 
 def test_a_session_counts_its_guest(config: Config) -> None:

@@ -200,7 +200,9 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
     (group / "memory.max").write_text(f"{GIB}\n")
-    (group / "memory.current").write_text(f"{GIB // 2}\n")
+    (group / "memory.current").write_text(f"{GIB}\n")
+    half = f"active_file {GIB // 4}\nfile {GIB}\ninactive_file {GIB // 4}\nslab_reclaimable 0\n"
+    (group / "memory.stat").write_text(half)
     assert memory_of_host(tmp_path) == (GIB, GIB // 2)
     (group / "memory.max").write_text("max\n")
     assert memory_of_host(tmp_path) == (64 * GIB, 60 * GIB)

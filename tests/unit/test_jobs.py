@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.capacity import core_count
 from tests.unit.toyhouse import ToyHouse
 
 
@@ -62,6 +63,12 @@ def test_stages_go_at_the_same_time(both: ToyHouse) -> None:
 def test_one_job_is_one_stage_after_the_other(toy: ToyHouse) -> None:
     toy.inv("toy.show", VMBAKE_JOBS="1")
     assert toy.diary == ["singer in", "singer out", "dancer in", "dancer out", "show"]
+
+
+def test_a_stage_uses_no_more_cores_than_jobs_and_no_more_than_there_are(toy: ToyHouse) -> None:
+    toy.inv("toy.crowd", "--jobs", "1")
+    toy.inv("toy.crowd", "--jobs", "999", "--no-cache")
+    assert toy.diary == ["crowd 1", f"crowd {core_count()}"]
 
 
 def test_the_table_has_every_stage_once(both: ToyHouse) -> None:

@@ -268,4 +268,21 @@ def test_a_live_stage_that_does_not_open_takes_its_users_with_it() -> None:
 def test_no_jobs_means_all_cores() -> None:
     assert capacity_of_host(0).cores == core_count()
     assert (capacity_of_host(1).stages, capacity_of_host(7).cores) == (1, 7)
-    assert capacity_of_host(1).memory_bytes > 0
+
+
+def test_a_run_has_the_cores_and_the_memory_that_it_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 4, 5})
+    monkeypatch.setattr("tasks.core.capacity.memory_of_host", lambda: (8 * GIB, 3 * GIB))
+    assert capacity_of_host(0).cores == 3
+    assert capacity_of_host(0).memory_bytes == 3 * GIB
+
+
+def test_a_share_of_the_cores_grows_with_them() -> None:
+    half = Cost(share=0.5)
+    for cores in (1, 2):
+        house = House(Fake("a", cost=half), Fake("b"), goals="a b", cores=cores)
+        assert house.orders() == " ".join(["start:a", "start:b"][:cores])
+    house = House(Fake("a", cost=half), *map(Fake, "bcd"), goals="a b c d", cores=4)
+    assert house.orders() == "start:a start:b start:c"

@@ -283,6 +283,11 @@ def cup(step, kind):
     """Fill a cup."""
     note(step, f"cup {kind}")
 
+@stage()
+def crowd(step):
+    """Count those who may come."""
+    note(step, f"crowd {step.cores}")
+
 @task(pre=[bread])
 def eat(c, kind=None):
     """Eat it."""
@@ -290,7 +295,7 @@ def eat(c, kind=None):
 
 namespace = Collection(
     flour, dough, wood, oven, bread, toast, eat, pot, jam, filled, doughnut, sneeze, charm,
-    singer, dancer, song, show, stove, soup, tin, cake, water, tea, cup
+    singer, dancer, song, show, stove, soup, tin, cake, water, tea, cup, crowd
 )
 '''
 
