@@ -54,6 +54,11 @@ class Option:
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def described(self) -> str:
+        """The help, with the values that it may have."""
+        return f"{self.help}: {', '.join(self.choices)}" if self.choices else self.help
+
 
 class Options(Mapping[str, Option]):
     """The options of one room, by name."""

@@ -12,6 +12,7 @@ and returns facts; both together are its result. Two kinds keep nothing:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from invoke.parser.argument import Argument
 from invoke.tasks import Call, Task
 
+from tasks.core.flags import flags
 from tasks.core.options import Option, Options, Value
 
 if TYPE_CHECKING:
@@ -242,22 +244,18 @@ class Stage(Task[Any]):
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """The flags of the command line, own ones first, none with a value by itself."""
-        return flags({**self.own_options, **self.all_options()})
+        return flags({**self.own_options, **self.all_options()}, self._fixed())
 
-
-def flags(options: Mapping[str, Option]) -> list[Argument]:
-    """Invoke's arguments for options. None as the value means: not given."""
-    return [
-        Argument(
-            names=(option.flag.removeprefix("--"),),
-            attr_name=option.name if "_" in option.name else None,
-            # Other types are converted by `judge`, which says what is wrong; Invoke would crash.
-            kind=bool if option.kind is bool else str,
-            help=option.help,
-        )
-        for option in options.values()
-        if not option.secret
-    ]
+    def _fixed(self) -> dict[str, Value]:
+        """The values that its `pre=` gives to all stages that have a parameter of the name."""
+        given: defaultdict[str, set[Value | None]] = defaultdict(set)
+        if any(call.kwargs for call in calls_before(self)):
+            for call in calls_before(self):
+                for name in call.task.all_options() if isinstance(call.task, Stage) else ():
+                    given[name].add(call.kwargs.get(name))
+        mine = self.own_options
+        only = {name: next(iter(values)) for name, values in given.items() if len(values) == 1}
+        return {name: one for name, one in only.items() if one is not None and name not in mine}
 
 
 def as_call(task: Task[Any] | Call) -> Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -261,3 +262,15 @@ def test_every_flag_of_the_chain_is_offered_and_explained(toy: ToyHouse) -> None
         assert flag in out
     out, _ = toy.inv("--list")
     assert "Bake bread." in out
+
+
+def test_help_has_choices_and_defaults(toy: ToyHouse) -> None:
+    out, _ = toy.inv("--help", "toy.bread", TOY_KIND="spelt")
+    assert re.search(r"--kind=STRING +kind: wheat, rye, spelt \[wheat\]\n", out)
+    assert re.search(r"--salt=STRING +salt \[5\]\n", out)
+    assert re.search(r"--wait=STRING +wait\n", out)
+    assert re.search(r"--no-cache +Make everything anew\n", out)
+    toy.edit("invoke.yaml", "no_cache: false", "no_cache: true")
+    out, _ = toy.inv("--help", "toy.toast")
+    assert re.search(r"--kind=STRING +kind: wheat, rye, spelt \[always rye\]\n", out)
+    assert re.search(r"--no-cache +Make everything anew \[yes\]\n", out)
