@@ -125,8 +125,8 @@ def guest_cost(
 # cores it is one, so that another stage works beside it: what one is waiting for, the archive, the
 # disk, its own last thread, the other one uses.
 #
-# Compressing on two, measured: 3.2 s of processor time in 2.3 s. More cores make that no more than
-# they do the threads: qemu-img has 4 at most, and digests and writes are one thread's work.
+# Compressing on two, measured: 3.2 s of processor time in 2.3 s. More cores are used little more:
+# qemu-img has 4 threads at most, and digests and writes are the work of one.
 NOW_AND_THEN = 0.25
 # make starts a compiler for each core; linking, and what the cache knows already, is one's work.
 COMPILING = 0.5
