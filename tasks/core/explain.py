@@ -20,7 +20,7 @@ SHORT_DIGEST = 12
 @task(klass=Lens, help={"json": "Print JSON"})
 def explain(context: Any, plan: Plan, json: bool = False) -> None:
     """Say which stages of the tasks after it are stale, and why."""
-    print(as_json(plan) if json else as_text(plan), flush=True)
+    print(as_json(plan) if json else as_text(plan))
     # What a run would refuse is no plan.
     require_sound(plan.site, plan.needed())
 
