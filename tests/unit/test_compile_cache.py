@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -108,6 +109,23 @@ def test_what_grew_too_large_begins_anew(
     assert cache.archives()
     cache.keep({"objects": write(tmp_path / "left", "0123456789a")})
     assert cache.archives() == {}
+
+
+def test_only_the_archives_that_were_used_last_stay(cache: CompileCache, tmp_path: Path) -> None:
+    keys = [digit * 16 for digit in "0123456"]
+    for age, key in enumerate(keys):
+        path = write(cache.folder / f"objects-{key}.tar.zst", key)
+        os.utime(path, (1000 + age, 1000 + age))
+    crates = write(cache.folder / "crates-0.tar.zst", "crates")
+    # Whoever reads one keeps it from going.
+    assert CompileCache(folder=cache.folder, keys={"objects": keys[0]}).archives()
+    cache.keep({"objects": write(tmp_path / "left", "new")})
+    left = {path.name for path in cache.folder.iterdir()} - {crates.name}
+    assert left == {
+        f"objects-{key}.tar.zst" for key in (cache.keys["objects"][:16], keys[0], *keys[-2:])
+    }
+    assert len(left) == compile_cache.KEPT
+    assert crates.exists()
 
 
 class Compiling:

@@ -275,7 +275,7 @@ class ToyHouse:
         self.env: dict[str, str] = {}
         room = root / "tasks" / "toy"
         room.mkdir(parents=True)
-        for part in ("core", "cache"):
+        for part in ("core", "artifacts", "cache"):
             (root / "tasks" / part).symlink_to(TASKS / part)
         (root / "tasks" / "__init__.py").write_text("")
         (room / "__init__.py").write_text("")
