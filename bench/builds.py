@@ -75,7 +75,8 @@ def from_nothing(work: Path, runner: Runner, times: Times) -> None:
         fresh = House(Path(folder), runner)
         times.take(AFRESH, lambda: fresh.inv(*MINIMAL))
     packages = (*debian.BASE_PACKAGES, *packages_of(ROOT / CLOUD_INIT, "minimal"))
-    with tempfile.TemporaryDirectory(dir=work) as folder:
+    # What they leave mounted or protected ends no run of ours.
+    with tempfile.TemporaryDirectory(dir=work, ignore_cleanup_errors=True) as folder:
         times.take(MKOSI, lambda: mkosi.build("trixie", packages, Path(folder), runner))
 
 
@@ -106,7 +107,8 @@ def build_classic(variant: str, base: Path, house: House, times: Times) -> None:
     """Run the classic pipeline once, on a copy of `base`."""
     accel = choose("auto", house.runner, house.checkout / ".vmbake" / "cache")
     packages = packages_of(house.checkout / CLOUD_INIT, variant)
-    with tempfile.TemporaryDirectory(dir=house.checkout.parent) as folder:
+    place = house.checkout.parent
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as folder:
         folders = (Path(folder, "work"), Path(folder, "output"))
         source = house.checkout / SOURCE.parent
         command: list[str | Path] = ["bash", CLASSIC, base, source, variant, *folders, *packages]

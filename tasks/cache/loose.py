@@ -5,11 +5,12 @@ They are looked at before each use, too. This is for whoever wants to know now.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.artifacts.pins import Pins
-from tasks.artifacts.unpack import content_sha256
+from tasks.artifacts.unpack import content_sha256, packing_of
 from tasks.core.digest import Digests, files_under, sha256_of
 from tasks.core.errors import BadInput
 from tasks.core.events import Silent
@@ -39,11 +40,11 @@ def damage_of(path: Path, site: Site, digests: Digests) -> str | None:
 
 def damage_of_archive(path: Path) -> str:
     """What is wrong with an archive of the compile cache, by the checksum that zstd puts in it."""
-    try:
-        content_sha256(path, "zstd", MOST_COMPILED_BYTES, Silent())
-    except BadInput:
-        return "it can't be unpacked"
-    return ""
+    with contextlib.suppress(BadInput):
+        if packing_of(path) == "zstd":  # an empty file unpacks to nothing, without complaint
+            content_sha256(path, "zstd", MOST_COMPILED_BYTES, Silent())
+            return ""
+    return "it can't be unpacked"
 
 
 def pinned(path: Path, site: Site) -> str | None:
@@ -65,7 +66,9 @@ def pinned(path: Path, site: Site) -> str | None:
 
 
 def set_aside(path: Path, store: Store) -> Path:
-    """Move a damaged file out of the way; returns where it can be looked at."""
+    """Move a damaged file out of the way, if it is still there; returns where to look at it."""
     store.damaged.mkdir(parents=True, exist_ok=True)
     place = store.damaged / str(path.relative_to(store.state)).replace("/", ".")
-    return path.replace(place)
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(place)
+    return place

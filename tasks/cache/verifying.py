@@ -82,14 +82,17 @@ def verify(store: Store, site: Site) -> Report:
             size_bytes += sum(out["size_bytes"] for out in lookup.result.outputs.values())
     for path in loose.files_in(site):
         name = str(path.relative_to(site.state))
-        told = loose.damage_of(path, site, store.digests)
+        try:
+            told, read_bytes = loose.damage_of(path, site, store.digests), path.stat().st_size
+        except FileNotFoundError:
+            continue  # a run has finished with it, or replaced it
         if told is None:
             untold.append(name)
         elif told:
             damages.append(Damage(stage=name, key="", what=told))
         else:
             sound_files += 1
-            size_bytes += path.stat().st_size
+            size_bytes += read_bytes
     return Report(
         sound=sound,
         sound_files=sound_files,

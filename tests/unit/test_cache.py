@@ -292,10 +292,11 @@ def test_archives_of_the_compile_cache_are_told_by_their_checksums(tmp_path: Pat
     write(folder / "objects-2.tar.zst", packed[:-1])
     write(folder / "objects-3.tar.zst", packed[:-5] + bytes([packed[-5] ^ 1]) + packed[-4:])
     write(folder / "objects-4.tar.zst", packed[:-1] + bytes([packed[-1] ^ 1]))
+    write(folder / "objects-5.tar.zst", b"")
     report = verified(Store(tmp_path))
     assert (report.sound_files, report.untold) == (1, ())
     assert [one.stage for one in report.damages] == [
-        f"cache/compile/objects-{number}.tar.zst" for number in (2, 3, 4)
+        f"cache/compile/objects-{number}.tar.zst" for number in (2, 3, 4, 5)
     ]
 
 
