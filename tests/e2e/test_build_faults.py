@@ -1,4 +1,4 @@
-"""Native builds that are killed, lose their daemon or run out of disk, in every stage."""
+"""Builds that are killed, lose QEMU or its daemon, or run out of disk, in every stage."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from tasks.core.process import Runner
 from tasks.qemu import disk
-from tests.e2e.faults import GIB, Fault, FileSystem, Place
+from tests.e2e.faults import GIB, Fault, Place
 from tests.e2e.test_engines import allowed_to_differ, inside
 from tests.e2e.test_minimal_image import edited_sample
+from tests.standins.file_system import FileSystem
 
 pytestmark = pytest.mark.e2e
 
+QEMU: Final = "qemu-system"
+QSD: Final = "qemu-storage-daemon"
 # In the order in which a build comes to them. Base and compilers are bootstrapped in memory;
 # the store's disk fills up when they are put into it.
-FAULTS = (
+NATIVE = (
     Fault("killed", "vexfs.build-cloudimg", "installing essential packages"),
     Fault("store is full", "vexfs.build-cloudimg", "putting the disk together"),
-    Fault("killed", "vexfs.fill", "applying the cloud-init data", inside=True),
-    Fault("daemon dies", "vexfs.fill", "applying the cloud-init data", inside=True),
-    Fault("store is full", "vexfs.fill", "applying the cloud-init data", inside=True),
+    Fault("killed", "vexfs.fill", "applying the cloud-init data", QSD),
+    Fault("daemon dies", "vexfs.fill", "applying the cloud-init data", QSD),
+    Fault("store is full", "vexfs.fill", "applying the cloud-init data", QSD),
     Fault("killed", "vexfs.compilers", "extracting archives"),
     Fault("store is full", "vexfs.compilers", "writing the toolchain's image"),
     Fault("killed", "vexfs.compile-vexfs", "compiling natively"),
     Fault("store is full", "vexfs.compile-vexfs", "compiling natively"),
-    Fault("killed", "vexfs.seal", "installing the module", inside=True),
-    Fault("daemon dies", "vexfs.seal", "installing the module", inside=True),
-    Fault("store is full", "vexfs.seal", "installing the module", inside=True),
+    Fault("killed", "vexfs.seal", "installing the module", QSD),
+    Fault("daemon dies", "vexfs.seal", "installing the module", QSD),
+    Fault("store is full", "vexfs.seal", "installing the module", QSD),
     Fault("killed", "vexfs.compress", "writing the image"),
     Fault("store is full", "vexfs.compress", "writing the image"),
     Fault("store is full", "vexfs.compress", "compressing with zstd"),
@@ -40,6 +43,26 @@ FAULTS = (
     Fault("killed", "vexfs.checksum", "started"),
     Fault("killed", "vexfs.image", "publishing vexfs-minimal-1.0.0.qcow2.zst"),
     Fault("output is full", "vexfs.image", "publishing vexfs-minimal-1.0.0.qcow2.zst"),
+)
+# A variant that has packages of its own.
+PACKAGES = (
+    Fault("killed", "vexfs.packages", "installing", QSD, logged="Unpacking "),
+    Fault("daemon dies", "vexfs.packages", "installing", QSD, logged="Unpacking "),
+    Fault("store is full", "vexfs.packages", "installing", QSD, logged="Unpacking "),
+)
+# The stages in a guest; the others are the same as above.
+VM = (
+    Fault("killed", "vexfs.boot", "waiting for cloud-init", QEMU),
+    Fault("QEMU dies", "vexfs.boot", "waiting for cloud-init", QEMU),
+    Fault("store is full", "vexfs.boot", "waiting for cloud-init", QEMU),
+    Fault("killed", "vexfs.savevm", "saving the machine's state", QEMU),
+    Fault("QEMU dies", "vexfs.savevm", "saving the machine's state", QEMU),
+    Fault("killed", "vexfs.compile-vexfs", "compiling", QEMU, logged="CC [M]"),
+    Fault("QEMU dies", "vexfs.compile-vexfs", "compiling", QEMU, logged="CC [M]"),
+    Fault("store is full", "vexfs.compile-vexfs", "compiling", QEMU, logged="CC [M]"),
+    Fault("killed", "vexfs.seal", "installing the module", QEMU),
+    Fault("QEMU dies", "vexfs.seal", "installing the module", QEMU),
+    Fault("store is full", "vexfs.seal", "installing the module", QEMU),
 )
 
 
@@ -53,10 +76,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(store=store, output=output, settings=folder / "settings.json")
 
 
-def test_a_build_with_a_fault_in_every_stage_gets_to_its_end(place: Place, tmp_path: Path) -> None:
-    for fault in FAULTS:
-        said = place.suffer(fault)
-        assert "Traceback" not in said
+def test_a_native_build_with_a_fault_in_every_stage_gets_to_its_end(
+    place: Place, tmp_path: Path
+) -> None:
+    for fault in NATIVE:
+        place.suffer(fault)
         place.check_output()
     damage(place.results("vexfs.compile-vexfs")[0] / "vexctl")
     _, said = place.inv("vexfs.image")
@@ -133,3 +157,29 @@ def test_two_builds_of_different_variants_at_once(place: Place, tmp_path: Path) 
     place.check_output()
     place.check_tidy()
     place.inv("cache.verify")
+
+
+def test_packages_are_installed_after_all(place: Place) -> None:
+    place.done.clear()
+    for fault in PACKAGES:
+        place.suffer(fault, "--variant", "production")
+    place.inv("vexfs.packages", "--variant", "production")
+    place.check_tidy()
+    assert place.done["vexfs.packages"] == 1
+
+
+def test_a_build_in_a_guest_with_a_fault_in_every_stage_gets_to_its_end(
+    place: Place, tmp_path: Path
+) -> None:
+    place.done.clear()
+    for fault in VM:
+        place.suffer(fault, "--engine", "vm")
+    place.inv("vexfs.image", "--engine", "vm")
+    place.check_output()
+    place.check_tidy()
+    # The guest that boots is no result: it lasts as long as its run.
+    boots = place.done.pop("vexfs.boot")
+    assert place.done == dict.fromkeys(place.done, 1)
+    assert {fault.stage for fault in VM} <= {*place.done, "vexfs.boot"}
+    assert boots == 3
+    check_image(place, tmp_path)
