@@ -127,6 +127,7 @@ class Place:
                 process.send_signal(signal.SIGKILL)
                 yield
             case "daemon dies" | "QEMU dies":
+                assert fault.by
                 for opener in self._openers(fault.by):
                     os.kill(opener, signal.SIGKILL)
                 yield
