@@ -148,6 +148,16 @@ def sealed(place: Place, folder: Path) -> dict[str, Any]:
     return found
 
 
+def test_packages_are_installed_after_all(place: Place) -> None:
+    """Before any other test makes them."""
+    place.done.clear()
+    for fault in PACKAGES:
+        place.suffer(fault, "--variant", "production")
+    place.inv("vexfs.packages", "--variant", "production")
+    place.check_tidy()
+    assert place.done["vexfs.packages"] == 1
+
+
 def test_two_builds_of_different_variants_at_once(place: Place, tmp_path: Path) -> None:
     """They have the toolchain, the base and what is compiled in common."""
     tree = str(edited_sample(tmp_path, "MODULE_LICENSE", "static int __used two;\nMODULE_LICENSE"))
@@ -163,15 +173,6 @@ def test_two_builds_of_different_variants_at_once(place: Place, tmp_path: Path) 
     place.check_output()
     place.check_tidy()
     place.inv("cache.verify")
-
-
-def test_packages_are_installed_after_all(place: Place) -> None:
-    place.done.clear()
-    for fault in PACKAGES:
-        place.suffer(fault, "--variant", "production")
-    place.inv("vexfs.packages", "--variant", "production")
-    place.check_tidy()
-    assert place.done["vexfs.packages"] == 1
 
 
 def test_of_a_toolchain_in_a_guest_nothing_is_left(place: Place) -> None:
