@@ -97,7 +97,24 @@ class Place:
             return said
         killed = fault.kind == "killed"
         # A stage that takes no time at all is over by then, and what follows is not.
-        process = self.start("vexfs.image" if fault.sign == "started" else fault.stage, *flags)
+        goal = "vexfs.image" if fault.sign == "started" else fault.stage
+        with self.start(goal, *flags) as process:
+            try:
+                said = self._until(fault, process)
+                helpers = descendants(process.pid) if killed else set()
+                with self._befalling(fault, process):
+                    said += process.communicate()[1]
+            finally:
+                process.kill()
+        self.done.update(DONE.findall(said))
+        check_end(fault, process.returncode, said)
+        self.check_store(killed=killed)
+        wait_until(lambda: not any(map(alive, helpers)), "something outlived the build")
+        wait_until(lambda: left_of(self.store.folder) == self._mounts(), "something was left")
+        return said
+
+    def _until(self, fault: Fault, process: subprocess.Popen[str]) -> str:
+        """Wait for the moment of the fault; all that the build has said so far."""
         assert process.stderr
         said = ""
         for line in process.stderr:
@@ -110,14 +127,6 @@ class Place:
             wait_until(lambda: bool(self._openers(fault.by)), "no disk was opened")
         if fault.logged:
             wait_until(lambda: self._has_logged(fault, process), "it was not logged", LOGGED_S)
-        helpers = descendants(process.pid) if killed else set()
-        with self._befalling(fault, process):
-            said += process.communicate()[1]
-        self.done.update(DONE.findall(said))
-        check_end(fault, process.returncode, said)
-        self.check_store(killed=killed)
-        wait_until(lambda: not any(map(alive, helpers)), "something outlived the build")
-        wait_until(lambda: left_of(self.store.folder) == self._mounts(), "something was left")
         return said
 
     @contextlib.contextmanager
