@@ -22,6 +22,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts" / "native"
 # The exit statuses by which with-disk.sh says what went wrong around the script.
 DAEMON_DIED = 70
 NOT_WRITTEN = 72
+# The disk is of a kind that can't be opened, or worked on; the last line says why.
+UNSUPPORTED = 73
 # With less than this a disk counts as full: qcow2 grows in clusters, and needs some for its tables.
 FULL_BYTES = 16 << 20
 IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,6 +40,7 @@ class Inside:
         share: a folder of the host.
         cmdline: the kernel's command line, as the script sees it.
         network: whether the script can reach the host's network.
+        adopt: vmbake did not make the disk; its root is looked at first, and given all the room.
         env: more environment variables.
     """
 
@@ -46,6 +49,7 @@ class Inside:
     hostname: str
     cmdline: str = ""
     network: bool = False
+    adopt: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,11 +65,13 @@ def run_in_disk(
     """Run a script in the root file system of a qcow2 image, and write all of it to the image.
 
     Args:
-        image: an image that nobody else has open; its largest partition is an ext4 root.
+        image: an image that nobody else has open; its largest partition is an ext4 root, and its
+            /boot may be on another.
         work: a folder for what is needed meanwhile.
 
     Raises:
-        CommandFailed: the script failed, or the image could not be opened.
+        CommandFailed: the script failed, or the image could not be opened (UNSUPPORTED is the
+            status if it is of a wrong kind).
         MachineFailed: a daemon that gives access to the image died, or the host's disk fails.
         NoRoom: the host's disk filled up.
         TimedOut: it took longer than `timeout_s` seconds.
@@ -75,6 +81,8 @@ def run_in_disk(
     (inside.share / SCRIPT).write_text(inside.script)
     (inside.share / "hostname").write_text(f"{inside.hostname}\n")
     (inside.share / "cmdline").write_text(f"{inside.cmdline}\n")
+    if inside.adopt:
+        (inside.share / "adopt").touch()
     network = "yes" if inside.network else "no"
     way = mounter.choose()
     argv: list[str | Path] = ["sh", SCRIPTS / "with-disk.sh", image, room, network, inside.share]

@@ -27,6 +27,7 @@ from tasks.vexfs import (
     compilers,
     compiling,
     engines,
+    foreign,
     inputs,
     manifest,
     natively,
@@ -38,7 +39,7 @@ from tasks.vexfs.options import OPTIONS
 QEMU = "qemu-system-x86_64"
 GIB = 1 << 30
 # What decides about the engine.
-GATE = ("engine", "base", "accel")
+GATE = ("engine", "accel")
 # What says how the source is compiled; it counts by what is found there.
 RECIPE = ("source", "module_command", "module_file", "tool_command", "tool_file")
 # What a restored machine takes; what it is like comes from its snapshot.
@@ -48,10 +49,31 @@ stage = functools.partial(task, klass=Stage, options=OPTIONS)
 
 
 @stage(
+    name="build-cloudimg",
+    check=inputs.base_problems,
+    reads=inputs.adopted_files,
+    depends=inputs.adopted_release,
+    tools=("qemu-img",),
+    requires=("sfdisk", "resize2fs"),
+    room_bytes=5 * GIB,
+)
+def adopt_natively(
+    step: Step, base: str, image_mirror: str, image_release: str, offline: bool, disk_size: int
+) -> Facts:
+    """Fetch a base that vmbake did not make, and look into it natively."""
+    servers = bases.Servers(
+        mirror="", image_mirror=image_mirror, image_release=image_release, offline=offline
+    )
+    made = bases.make(step, base, (), servers, disk_size * GIB)
+    return {**made, **foreign.adopt(step, step.out / bases.DISK)}
+
+
+@stage(
+    instead=inputs.if_foreign_and_native(adopt_natively),
     check=inputs.base_problems,
     reads=inputs.base_files,
     depends=inputs.base_packages,
-    also=("engine", "accel"),
+    also=GATE,
     indirect=("variant",),
     tools=("mmdebstrap", "qemu-img"),
     room_bytes=5 * GIB,
@@ -87,8 +109,24 @@ def unpack_compilers(step: Step, base: str, toolchain: str, mirror: str, offline
 
 
 @stage(
+    name="toolchain",
+    pre=[build_cloudimg],
+    reads=inputs.native_toolchain_files,
+    depends=inputs.engine_native,
+    room_bytes=4 * GIB,
+)
+def toolchain_natively(step: Step, base: str, toolchain: str, offline: bool) -> Facts:
+    """Install compilers and kernel headers over a base that isn't ours, and pack all of it."""
+    packages = tuple(toolchain.split())
+    return foreign.install_compilers(step, step.result(build_cloudimg), packages, offline=offline)
+
+
+@stage(
     pre=[build_cloudimg, unpack_compilers],
+    instead=inputs.if_foreign_and_native(toolchain_natively),
     reads=inputs.toolchain_templates,
+    also=("engine",),
+    indirect=("engine",),
     tools=("mmdebstrap", QEMU),
     room_bytes=4 * GIB,
     cost=inputs.toolchain_cost,
@@ -174,7 +212,7 @@ def savevm(step: Step) -> Facts:
     pre=[build_cloudimg],
     instead=inputs.unless_packages(build_cloudimg),
     check=inputs.native_problems,
-    reads=inputs.native_script("packages.sh"),
+    reads=inputs.native_script("apt.sh", "packages.sh"),
     depends=inputs.own_packages,
     also=("base",),
     indirect=("variant", "base"),

@@ -36,12 +36,44 @@ def base_packages(
     Raises:
         BadInput: the release or the mirror is not usable.
     """
-    engine = engines.choose(site, base=base, **params)
+    engine = engines.choose(site, **params)
     found = {"packages": " ".join(bases.packages_before(base, variant, engine.name))}
-    if base not in bases.DEBIAN and bases.local_file(base, site.root) is None:
-        release = ubuntu.require_release(base, day=image_release, mirror=image_mirror)
-        found["release"] = f"{release.name} {release.sha256 or ''}".rstrip()
-    return found
+    return found | base_release(site, base, image_release, image_mirror)
+
+
+def base_release(
+    site: Site, base: str, image_release: str, image_mirror: str, **_: Any
+) -> dict[str, str]:
+    """The dated release of a base that is downloaded.
+
+    Raises:
+        BadInput: the release or the mirror is not usable.
+    """
+    if base in bases.DEBIAN or bases.local_file(base, site.root) is not None:
+        return {}
+    release = ubuntu.require_release(base, day=image_release, mirror=image_mirror)
+    return {"release": f"{release.name} {release.sha256 or ''}".rstrip()}
+
+
+def adopted_files(base: str, **_: Any) -> list[Path]:
+    """The local disk that a base is made of, if it is one, and what looks into it natively."""
+    return [*base_files(base), *native_script("adopt.sh", "look.sh")()]
+
+
+def adopted_release(site: Site, **params: Any) -> dict[str, str]:
+    """The dated release of a base that the native engine looks into."""
+    return base_release(site, **params) | engine_native(site)
+
+
+def if_foreign_and_native(*others: Stage) -> Callable[..., list[Stage] | None]:
+    """A hook: what takes the place of a stage where a base is filled natively that isn't ours."""
+
+    def instead(site: Site, base: str, **params: Any) -> list[Stage] | None:
+        if base in bases.DEBIAN or engines.choose(site, **params).name != "native":
+            return None
+        return list(others)
+
+    return instead
 
 
 def base_problems(site: Site, base: str, **_: Any) -> Iterator[str]:
@@ -59,6 +91,12 @@ def unless_bootstrapped(site: Site, base: str, **_: Any) -> list[Stage] | None:
 def toolchain_templates(base: str, **_: Any) -> list[Path]:
     """What the seed of the toolchain's guest is rendered from, if there is such a guest."""
     return [] if base in bases.DEBIAN else seed_templates(cloudconfig.TOOLCHAIN)
+
+
+def native_toolchain_files(**_: Any) -> list[Path]:
+    """What makes the toolchain of a foreign base natively; its list of packages is a template's."""
+    templates = [CLOUD_INIT / part for part in (cloudconfig.COMMON, cloudconfig.TOOLCHAIN)]
+    return [*templates, *native_script("apt.sh", "toolchain.sh")()]
 
 
 def seed_templates(variant: str, **_: Any) -> list[Path]:
@@ -88,10 +126,10 @@ def unless_packages(*others: Stage) -> Callable[..., list[Stage] | None]:
     return lambda site, variant, **_: None if packages(variant) else list(others)
 
 
-def native_problems(site: Site, base: str, **_: Any) -> Iterator[errors.VmbakeError]:
-    """What keeps this host from working on the base natively."""
+def native_problems(site: Site, **_: Any) -> Iterator[errors.VmbakeError]:
+    """What keeps this host from working on a base natively."""
     try:
-        engines.require_native(base)
+        engines.require_native()
     except errors.VmbakeError as error:
         yield error
 
