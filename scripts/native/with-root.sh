@@ -40,13 +40,16 @@ open_part() { # start and size in bytes, folder, lock
     mountpoint -q "$3"
 }
 
-close_part() { # start, folder, lock
+close_part() { # folder, lock
     # The script's writes reach the image behind its back; this tells whether all of them could.
-    sync -f "$2" || lost
-    umount "$2"
+    sync -f "$1" || lost
+    umount "$1"
+    # fuse2fs writes what it still has when the mount is gone already, and tells nobody what became of that.
+    [ "$mounter" = kernel ] || flock --shared "$work/$2" true
+}
+
+check_part() { # start; when nothing of the disk is mounted any more
     [ "$mounter" = fuse2fs ] || return 0
-    # It writes what it still has when the mount is gone already, and tells nobody what became of that.
-    flock --shared "$work/$3" true
     # What was deleted goes from the image now, as fuse2fs only marks it as free.
     e2fsck -f -y -E discard "$disk?offset=$1" > "$work/e2fsck" 2>&1 ||
         { cat "$work/e2fsck" && lost; }
@@ -118,6 +121,8 @@ for lock in mounted mounted-boot; do
         exit 70
     fi
 done
-[ ! "${boot:-}" ] || close_part "$boot_start" "$root/boot" mounted-boot
-close_part "$root_start" "$root" mounted
+[ ! "${boot:-}" ] || close_part "$root/boot" mounted-boot
+close_part "$root" mounted
+[ ! "${boot:-}" ] || check_part "$boot_start"
+check_part "$root_start"
 exit "$status"

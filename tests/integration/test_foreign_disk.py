@@ -1,0 +1,182 @@
+"""Disks that vmbake did not make, opened here: grown, with a /boot of their own, or refused.
+
+As in test_native.py, each holds for root and for an ordinary user.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.core.errors import CommandFailed
+from tasks.core.process import Runner
+from tasks.guest import mounter, native
+from tasks.guest.native import Inside, run_in_disk
+from tasks.qemu import disk as images
+from tests.standins import ordinary_user, tiny_root
+from tests.standins.traces import left_of
+
+pytestmark = pytest.mark.integration
+
+MIB = 1 << 20
+BOOT_AT = 66 * MIB
+BOOT_MIB = 8
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that everybody can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="vmbake-foreign-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        assert left_of(folder) == []
+
+
+@pytest.fixture(params=["kernel", "fuse2fs"])
+def way(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who mounts: the kernel for root, or fuse2fs for an ordinary user."""
+    if request.param == "fuse2fs":
+        ordinary = ordinary_user.mounter_of(folder)
+        monkeypatch.setattr(mounter, "choose", lambda: ordinary)
+    return str(request.param)
+
+
+@pytest.fixture
+def raw(folder: Path) -> Path:
+    """A disk of 64 MiB with a root."""
+    made = tiny_root.make(folder)
+    made.unlink()
+    return folder / "disk.raw"
+
+
+def adopt(raw: Path, script: str = "true", *, size_bytes: int = 0) -> list[str]:
+    """The lines of a script in a foreign disk."""
+    folder = raw.parent
+    runner = Runner(folder / "log")
+    image = folder / "disk.qcow2"
+    images.convert(runner, raw, "raw", image, "qcow2")
+    if size_bytes:
+        images.resize(runner, image, "qcow2", size_bytes)
+    work = folder / "work"
+    (work / "share").mkdir(parents=True)
+    # The ordinary user is root of a namespace only, and gets what is made by root here, too.
+    for path in (image, work, work / "share"):
+        subprocess.run(["chown", "--reference", folder, path], check=True)
+    lines: list[str] = []
+    run_in_disk(
+        image,
+        Inside(script=f"set -eu\n{script}", share=work / "share", hostname="box", adopt=True),
+        work,
+        runner=runner,
+        timeout_s=60,
+        on_line=lines.append,
+    )
+    images.check(runner, image)
+    images.convert(runner, image, "qcow2", raw, "raw")
+    return [line.strip() for line in lines]
+
+
+def refused(raw: Path) -> str:
+    """Why a disk is refused: the last line."""
+    with pytest.raises(CommandFailed) as caught:
+        adopt(raw)
+    assert caught.value.status == native.UNSUPPORTED
+    return caught.value.tail[-1].strip().removeprefix("vmbake: ")
+
+
+def root_blocks(raw: Path, start: int = tiny_root.START_BYTES) -> int:
+    """The size of a sound file system, in MiB."""
+    where = f"{raw}?offset={start}"
+    subprocess.run(["/usr/sbin/e2fsck", "-fn", where], check=True, capture_output=True)
+    said = subprocess.run(
+        ["/usr/sbin/dumpe2fs", "-h", where], check=True, capture_output=True, text=True
+    ).stdout
+    facts = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+    return int(facts["Block count"]) * int(facts["Block size"]) // MIB
+
+
+@pytest.mark.usefixtures("way")
+def test_the_root_gets_the_room_behind_it(raw: Path) -> None:
+    said = adopt(raw, "dd if=/dev/zero of=/large bs=1M count=80; echo fits", size_bytes=160 * MIB)
+    assert said[-1] == "fits"
+    assert root_blocks(raw) == 158
+    table = subprocess.run(["/usr/sbin/sfdisk", "--verify", raw], check=True, capture_output=True)
+    assert b"No errors detected" in table.stdout
+    assert raw.stat().st_size == 160 * MIB
+
+
+def with_boot(raw: Path, fstab: str, label: str = "BOOT") -> None:
+    """Put a partition with the folder `from-boot` behind the root, and an fstab into that."""
+    with raw.open("r+b") as stream:
+        stream.truncate(BOOT_AT + (BOOT_MIB + 1) * MIB)
+    tree = raw.parent / "boot"
+    (tree / "from-boot").mkdir(parents=True)
+    tiny_root.run(
+        "sfdisk", "--quiet", "--append", raw, text=f"start={BOOT_AT // 512},size={BOOT_MIB}MiB\n"
+    )
+    where = f"offset={BOOT_AT}"
+    words = ("mke2fs", "-q", "-t", "ext4", "-L", label, "-E", where, "-d", tree, raw)
+    tiny_root.run(*words, f"{BOOT_MIB}M")
+    root = f"{raw}?offset={tiny_root.START_BYTES}"
+    (raw.parent / "fstab").write_text(fstab)
+    for command in (f"write {raw.parent}/fstab /etc/fstab", "mkdir /boot"):
+        tiny_root.run("debugfs", "-w", "-R", command, root)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_boot_of_its_own_is_there_and_is_written(raw: Path) -> None:
+    with_boot(raw, "LABEL=root / ext4 defaults 0 1\nLABEL=BOOT /boot ext4 defaults 0 2\n")
+    assert adopt(raw, "ls /boot; echo kernel > /boot/vmlinuz")[-2:] == ["from-boot", "lost+found"]
+    where = f"{raw}?offset={BOOT_AT}"
+    said = subprocess.run(
+        ["/usr/sbin/debugfs", "-R", "cat /vmlinuz", where], check=True, capture_output=True
+    )
+    assert said.stdout == b"kernel\n"
+    assert root_blocks(raw, BOOT_AT) == BOOT_MIB
+    # What lies behind the root stays where it is.
+    assert root_blocks(raw) == 65
+
+
+def test_a_boot_that_is_not_there_is_refused(raw: Path) -> None:
+    with_boot(raw, "LABEL=other /boot ext4 defaults 0 2\n")
+    assert refused(raw) == "nothing on the disk is the LABEL=other that its fstab names"
+
+
+def test_a_var_of_its_own_is_refused(raw: Path) -> None:
+    with_boot(raw, "/dev/sda2 /var ext4 defaults 0 2\n")
+    assert refused(raw) == "it has file systems of their own for /var"
+
+
+def test_other_file_systems_are_refused(raw: Path) -> None:
+    swap = raw.with_name("swap")
+    swap.write_bytes(bytes(8 * MIB))
+    tiny_root.run("mkswap", swap)
+    with raw.open("r+b") as stream:
+        stream.seek(tiny_root.START_BYTES)
+        stream.write(swap.read_bytes())
+    assert refused(raw) == "its largest partition, the root for all we know, holds swap, not ext4"
+
+
+def test_a_disk_without_partitions_is_refused(raw: Path) -> None:
+    with raw.open("r+b") as stream:
+        stream.write(bytes(MIB))
+        stream.seek(-MIB, 2)
+        stream.write(bytes(MIB))
+    assert refused(raw) == "it has no partition table that can be read"
+
+
+def test_a_largest_partition_that_is_no_root_is_refused(raw: Path) -> None:
+    root = f"{raw}?offset={tiny_root.START_BYTES}"
+    tiny_root.run("debugfs", "-w", "-R", "rm /bin/sh", root)
+    assert refused(raw) == "its largest partition, the root for all we know, has no /bin/sh"
+
+
+def test_a_damaged_root_is_refused(raw: Path) -> None:
+    root = f"{raw}?offset={tiny_root.START_BYTES}"
+    tiny_root.run("debugfs", "-w", "-R", "clri /bin", root)
+    assert refused(raw) == "its root file system is damaged"
