@@ -104,7 +104,7 @@ apart="--mount --pid --uts --ipc --fork --kill-child=KILL"
 [ "$network" = yes ] || apart="$apart --net"
 status=0
 # shellcheck disable=SC2086 # these are words
-unshare $apart sh "${0%/*}/in-root.sh" "$root" "$share" < /dev/null &
+unshare $apart sh "${0%/*}/in-root.sh" "$root" "$share" "$network" < /dev/null &
 container=$!
 end_with alive
 for lock in mounted mounted-boot; do

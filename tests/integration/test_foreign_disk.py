@@ -54,7 +54,9 @@ def raw(folder: Path) -> Path:
     return folder / "disk.raw"
 
 
-def adopt(raw: Path, script: str = "true", *, size_bytes: int = 0) -> list[str]:
+def adopt(
+    raw: Path, script: str = "true", *, size_bytes: int = 0, network: bool = False
+) -> list[str]:
     """The lines of a script in a foreign disk."""
     folder = raw.parent
     runner = Runner(folder / "log")
@@ -68,9 +70,16 @@ def adopt(raw: Path, script: str = "true", *, size_bytes: int = 0) -> list[str]:
     for path in (image, work, work / "share"):
         subprocess.run(["chown", "--reference", folder, path], check=True)
     lines: list[str] = []
+    inside = Inside(
+        script=f"set -eu\n{script}",
+        share=work / "share",
+        hostname="box",
+        network=network,
+        adopt=True,
+    )
     run_in_disk(
         image,
-        Inside(script=f"set -eu\n{script}", share=work / "share", hostname="box", adopt=True),
+        inside,
         work,
         runner=runner,
         timeout_s=60,
@@ -180,3 +189,23 @@ def test_a_damaged_root_is_refused(raw: Path) -> None:
     root = f"{raw}?offset={tiny_root.START_BYTES}"
     tiny_root.run("debugfs", "-w", "-R", "clri /bin", root)
     assert refused(raw) == "its root file system is damaged"
+
+
+@pytest.mark.parametrize(
+    "link", ["", "../run/resolvconf/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"]
+)
+def test_names_can_be_resolved_whatever_the_disk_has(raw: Path, link: str) -> None:
+    root = f"{raw}?offset={tiny_root.START_BYTES}"
+    if link:
+        tiny_root.run("debugfs", "-w", "-R", f"symlink /etc/resolv.conf {link}", root)
+    else:
+        (raw.parent / "resolv.conf").write_text("nameserver 192.0.2.1\n")
+        write = f"write {raw.parent}/resolv.conf /etc/resolv.conf"
+        tiny_root.run("debugfs", "-w", "-R", write, root)
+    own = Path("/etc/resolv.conf").read_text()
+    said = adopt(raw, "cat /etc/resolv.conf", network=True)
+    assert [line for line in own.splitlines() if line.strip()] == said[-len(own.splitlines()) :]
+    left = subprocess.run(
+        ["/usr/sbin/debugfs", "-R", "stat /etc/resolv.conf", root], check=True, capture_output=True
+    ).stdout.decode()
+    assert ("symlink" if link else "Size: 21") in left
