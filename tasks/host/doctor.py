@@ -223,7 +223,7 @@ def native_engine(patient: Patient) -> Iterator[Finding]:
             "Give vmbake that, or run it as root, where root may mount, if a guest takes too long.",
         )
     else:
-        yield fine("images of Debian bases are filled on this host where KVM does not work")
+        yield fine("images are filled on this host where KVM does not work")
 
 
 def memory(patient: Patient) -> Iterator[Finding]:
