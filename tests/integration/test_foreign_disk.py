@@ -90,10 +90,10 @@ def adopt(
     return [line.strip() for line in lines]
 
 
-def refused(raw: Path) -> str:
+def refused(raw: Path, script: str = "true") -> str:
     """Why a disk is refused: the last line."""
     with pytest.raises(CommandFailed) as caught:
-        adopt(raw)
+        adopt(raw, script)
     assert caught.value.status == native.UNSUPPORTED
     return caught.value.tail[-1].strip().removeprefix("vmbake: ")
 
@@ -209,3 +209,45 @@ def test_names_can_be_resolved_whatever_the_disk_has(raw: Path, link: str) -> No
         ["/usr/sbin/debugfs", "-R", "stat /etc/resolv.conf", root], check=True, capture_output=True
     ).stdout.decode()
     assert ("symlink" if link else "Size: 21") in left
+
+
+def with_programs(raw: Path, **programs: str) -> None:
+    """Put programs into the root: scripts by name."""
+    root = f"{raw}?offset={tiny_root.START_BYTES}"
+    for name, text in programs.items():
+        path = raw.parent / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        target = f"/bin/{name.replace('_', '-')}"
+        for command in (f"write {path} {target}", f"sif {target} mode 0100755"):
+            tiny_root.run("debugfs", "-w", "-R", command, root)
+
+
+LOOK = (native.SCRIPTS / "look.sh").read_text()
+
+
+def test_what_is_missing_in_a_disk_is_named(raw: Path) -> None:
+    with_programs(raw, dpkg="echo arm64", apt_get="")
+    assert refused(raw, LOOK) == "there is no cloud-init in it"
+
+
+def test_a_disk_of_another_architecture_is_refused(raw: Path) -> None:
+    with_programs(raw, dpkg="echo arm64", apt_get="", cloud_init="", systemctl="")
+    assert refused(raw, LOOK) == "its packages are for arm64, not amd64"
+
+
+def test_the_kernel_is_the_newest_that_can_boot(raw: Path) -> None:
+    with_programs(raw, dpkg="echo amd64", apt_get="", cloud_init="", systemctl="")
+    root = f"{raw}?offset={tiny_root.START_BYTES}"
+    tiny_root.run("debugfs", "-w", "-R", "mkdir /boot", root)
+    tiny_root.run("debugfs", "-w", "-R", "mkdir /lib/modules", root)
+    # Of the newest there are only headers, and one was removed but for its file.
+    for kernel in ("6.1.0-9", "6.1.0-10", "6.1.0-11"):
+        tiny_root.run("debugfs", "-w", "-R", f"mkdir /lib/modules/{kernel}", root)
+    for kernel in ("6.1.0-9", "6.1.0-10", "6.1.0-12"):
+        tiny_root.run("debugfs", "-w", "-R", f"write /etc/hostname /boot/vmlinuz-{kernel}", root)
+    assert adopt(raw, LOOK)[-1] == "kernel=6.1.0-10"
+
+
+def test_a_disk_without_a_kernel_is_refused(raw: Path) -> None:
+    with_programs(raw, dpkg="echo amd64", apt_get="", cloud_init="", systemctl="")
+    assert refused(raw, LOOK).startswith("there is no kernel with its modules in it")

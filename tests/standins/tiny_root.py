@@ -9,7 +9,7 @@ from pathlib import Path
 
 PROGRAMS = (
     *("sh", "umount", "setpriv", "cat", "hostname", "sleep", "dd", "id", "ls", "mount"),
-    *("chown", "chmod", "ln", "mkdir", "mkfifo", "rm", "stat"),
+    *("chown", "chmod", "ln", "mkdir", "mkfifo", "rm", "sort", "stat", "tail"),
 )
 DISK_BYTES = 64 << 20
 START_BYTES = 1 << 20
