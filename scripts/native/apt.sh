@@ -6,6 +6,8 @@ set -eu
 printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 export DEBIAN_FRONTEND=noninteractive
+# Ubuntu asks which services to start anew; none runs here.
+export NEEDRESTART_SUSPEND=1
 # An index that can't be had is an error of its own, not packages that nobody knows.
 apt-get -q -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Update::Error-Mode=any update
 

@@ -179,6 +179,7 @@ def test_a_disk_without_partitions_is_refused(raw: Path) -> None:
     assert refused(raw) == "it has no partition table that can be read"
 
 
+@pytest.mark.usefixtures("way")
 def test_a_largest_partition_that_is_no_root_is_refused(raw: Path) -> None:
     root = f"{raw}?offset={tiny_root.START_BYTES}"
     tiny_root.run("debugfs", "-w", "-R", "rm /bin/sh", root)
