@@ -14,10 +14,10 @@ import pytest
 
 from tasks.core.errors import CommandFailed
 from tasks.core.process import Runner
-from tasks.guest import mounter, native
+from tasks.guest import native
 from tasks.guest.native import Inside, run_in_disk
 from tasks.qemu import disk as images
-from tests.standins import ordinary_user, tiny_root
+from tests.standins import tiny_root
 from tests.standins.traces import left_of
 
 pytestmark = pytest.mark.integration
@@ -35,15 +35,6 @@ def folder() -> Iterator[Path]:
         folder.chmod(0o755)
         yield folder
         assert left_of(folder) == []
-
-
-@pytest.fixture(params=["kernel", "fuse2fs"])
-def way(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who mounts: the kernel for root, or fuse2fs for an ordinary user."""
-    if request.param == "fuse2fs":
-        ordinary = ordinary_user.mounter_of(folder)
-        monkeypatch.setattr(mounter, "choose", lambda: ordinary)
-    return str(request.param)
 
 
 @pytest.fixture
