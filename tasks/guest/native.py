@@ -19,7 +19,7 @@ from tasks.core.tools import find_tool
 from tasks.guest import mounter
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "native"
-# The exit statuses by which with-disk.sh says what went wrong around the script.
+# The exit statuses by which with-disk.sh, and with-toolchain.sh for 70, say what went wrong.
 DAEMON_DIED = 70
 NOT_WRITTEN = 72
 # With less than this a disk counts as full: qcow2 grows in clusters, and needs some for its tables.
@@ -89,7 +89,7 @@ def run_in_disk(
 
 
 def explain(error: CommandFailed, folder: Path) -> VmbakeError:
-    """The failure by its cause; `folder` is where the image lies."""
+    """The failure by its cause; `folder` is where the work was done."""
     again = "Run the same command again: it begins with this stage."
     # Programs have many words for a full disk, and the daemon has one of its own for each file.
     free_bytes = shutil.disk_usage(folder).free
@@ -127,7 +127,7 @@ def run_with_toolchain(
         cached: files of which it finds copies in /tmp/cache of the toolchain's root, by name.
 
     Raises:
-        CommandFailed, TimedOut: as Runner.run.
+        CommandFailed, MachineFailed, NoRoom, TimedOut: as run_in_disk.
     """
     room = work / "toolchain"
     room.mkdir()
@@ -139,7 +139,10 @@ def run_with_toolchain(
     argv: list[str | Path] = ["sh", SCRIPTS / "with-toolchain.sh"]
     way = mounter.choose()
     argv += [toolchain, source, room, room / SCRIPT, way.name]
-    runner.run([*way.namespaces, *APART, *argv], timeout_s=timeout_s, on_line=on_line)
+    try:
+        runner.run([*way.namespaces, *APART, *argv], timeout_s=timeout_s, on_line=on_line)
+    except CommandFailed as error:
+        raise explain(error, work) from error
     return room / "results"
 
 
