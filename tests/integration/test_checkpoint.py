@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +119,28 @@ def test_a_copy_takes_disks_and_ends_as_the_first_would(frozen: Frozen, copies: 
 def test_another_machine_is_refused(copies: Any, changes: dict[str, Any], why: str) -> None:
     with pytest.raises(CannotGoOn, match=why):
         copies("other", **changes)
+
+
+@pytest.mark.parametrize(
+    ("trait", "other", "why"),
+    [
+        ("qemu", "6.2.0 of another host", r"qemu was 6\.2\.0 of another host and is \d+\.\d+"),
+        ("cpu_features", {"sse2": False}, r"cpu features was sse2=False and is sse2=True"),
+        ("cpu_features", {"avx9": True}, r"cpu features was avx9=True and is without"),
+    ],
+)
+def test_what_another_host_saved_is_refused(
+    frozen: Frozen, copies: Any, tmp_path: Path, trait: str, other: Any, why: str
+) -> None:
+    """As far as its record tells it from one of this host."""
+    theirs = tmp_path / "theirs"
+    shutil.copytree(frozen.saved.directory, theirs)
+    record = json.loads((theirs / checkpoint.RECORD).read_text())
+    was = record["traits"][trait]
+    record["traits"][trait] = was | other if isinstance(was, dict) else other
+    (theirs / checkpoint.RECORD).write_text(json.dumps(record))
+    with pytest.raises(CannotGoOn, match=why):
+        copies("copy", checkpoint.read(theirs))
 
 
 def test_what_the_gate_lets_pass_and_qemu_does_not_is_refused_too(
