@@ -79,6 +79,7 @@ def keys_of(
     tree: Path,
     files: Sequence[Path],
     *,
+    root: Path,
     recipe: Recipe,
     version: str,
     digest: Callable[[Path], str],
@@ -86,16 +87,19 @@ def keys_of(
     """What each part depends on; a source without vendored crates has no use for CRATES.
 
     Objects are kept by source tree: a cache takes what it finds at its word, so that one tree could
-    otherwise put its own into the module of another.
+    otherwise put its own into the module of another. It is no matter where a checkout lies: for the
+    compilers every tree is /tmp/source, and a checkout's own trees go with the checkout.
 
     Cargo looks at the checksums that come with vendored crates, not at their files, and not at the
     environment of their build scripts. So all of these are in the key.
 
     Args:
         toolchain: the digest of the compilers and headers.
+        root: the checkout of vmbake.
         digest: tells the SHA256 of a file.
     """
-    keys = {OBJECTS: digest_of([toolchain, str(tree)])}
+    name = tree.relative_to(root) if tree.is_relative_to(root) else tree
+    keys = {OBJECTS: digest_of([toolchain, str(name)])}
     crates = vendored(files)
     if crates and tree / CARGO_MANIFEST in files:
         fixed = [path for path in files if is_setting(path.relative_to(tree))]

@@ -16,6 +16,9 @@ from tasks.vexfs.compile_cache import CARGO_LOCK, CompileCache, keys_of
 from tasks.vexfs.licenses import crate_licenses, module_license
 from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
 
+# Below the store's caches.
+CACHE = "compile"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -98,11 +101,12 @@ def cache_of(step: Step, source: Source, tools: Result) -> CompileCache:
             tools.digest,
             source.tree,
             source.files,
+            root=step.site.root,
             recipe=source.recipe,
             version=source.version,
             digest=step.digests.of,
         )
-    return CompileCache(folder=step.site.cache / "compile", keys=keys)
+    return CompileCache(folder=step.site.cache / CACHE, keys=keys)
 
 
 def keep(step: Step, cache: CompileCache, archives: dict[str, Path]) -> None:

@@ -44,7 +44,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def keys(tree: Path, toolchain: str = OBJECTS, **changed: Any) -> dict[str, str]:
-    words = {"recipe": RECIPE, "version": "1", **changed}
+    words = {"recipe": RECIPE, "version": "1", "root": Path("/checkout"), **changed}
     return keys_of(toolchain, tree, files_of(tree), digest=sha256_of, **words)
 
 
@@ -67,6 +67,18 @@ def test_crates_depend_on_what_cargo_does_not_look_at(tree: Path, name: str, cou
     after = keys(tree)
     assert after["objects"] == before["objects"]
     assert (after["crates"] != before["crates"]) == counts
+
+
+def test_objects_of_a_checkout_go_with_it_and_others_stay_apart(tmp_path: Path) -> None:
+    trees = [tmp_path / name for name in ("a/sample", "b/sample", "b/other", "c")]
+    for tree in trees:
+        write(tree / "code.c", "int one;")
+    here, moved, other = (keys(tree, root=tree.parent)["objects"] for tree in trees[:3])
+    assert here == moved
+    assert other != moved
+    # A tree that is nobody's part is known by its place.
+    outside = {keys(tree, root=tmp_path / "d")["objects"] for tree in trees}
+    assert len(outside | {here, other}) == 6
 
 
 def test_crates_depend_on_compilers_version_and_recipe(tree: Path) -> None:
