@@ -12,6 +12,7 @@ and returns facts; both together are its result. Two kinds keep nothing:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,23 +225,24 @@ class Stage(Task[Any]):
     def is_live(self) -> bool:
         return self.kind == "live"
 
-    @property
-    def own_options(self) -> dict[str, Option]:
+    @functools.cached_property
+    def own_options(self) -> Mapping[str, Option]:
         """The options that the body and `also` name, and those of the run."""
         names = (*self.argspec(self.body).parameters, *self.also)
         named = {name: self.options[name] for name in names}
         return {**named, **RUN_OPTIONS}
 
-    def all_options(self) -> dict[str, Option]:
+    @functools.cached_property
+    def all_options(self) -> Mapping[str, Option]:
         """Its own options and those of all it stands on: a flag for each, here too."""
         found = self.own_options
         for needed in stages_before(self):
-            found = {**needed.all_options(), **found}
+            found = {**needed.all_options, **found}
         return found
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """The flags of the command line, own ones first, none with a value by itself."""
-        return flags({**self.own_options, **self.all_options()})
+        return flags({**self.own_options, **self.all_options})
 
 
 def flags(options: Mapping[str, Option]) -> list[Argument]:
