@@ -144,8 +144,9 @@ def remove_traces(engine: Engine, own: House) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A finished build, and what it said."""
+    """A finished build, and what it said; and one that ran beside it."""
 
     house: House
     out: str
     err: str
+    beside: Built | None = None

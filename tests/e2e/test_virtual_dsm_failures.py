@@ -14,6 +14,7 @@ import pytest
 from tasks.core.errors import BadInput, Busy, MachineFailed, NoRoom, ProvisionFailed
 from tasks.docker import images
 from tasks.docker.engine import Engine, connect
+from tasks.docker.runs import remove_container
 from tasks.vdsm import kept
 from tests.e2e.dsm_house import (
     Built,
@@ -130,11 +131,11 @@ def get_to_the_end(own: House, door: EngineDoor, engine: Engine) -> list[str]:
 
 def killed(own: House, door: EngineDoor, kill: Kill) -> list[str]:
     """Start a build and kill it when it has come to where the kill says; what it said."""
-    door.forget()
+    door.watch_for(kill.request)
     process = own.start("build.tcg")
     said: list[str] = []
     if kill.request:
-        door.wait_for(kill.request, is_over=lambda: process.poll() is not None)
+        door.wait(lambda: process.poll() is not None)
     else:
         said = heard(process, f"{kill.stage}: {kill.sign}")
     process.send_signal(signal.SIGKILL)
@@ -201,12 +202,17 @@ def test_a_port_in_use_is_named(built: Built, engine: Engine) -> None:
     assert built.house.containers(engine) == []
 
 
-def test_a_wrong_password_is_told_from_a_dsm_that_is_down(built: Built) -> None:
+def test_a_wrong_password_is_told_from_a_dsm_that_is_down(built: Built, engine: Engine) -> None:
     _, err = built.house.inv(
-        "vdsm.smoke-test", "--accel", "tcg", "--from-checkpoint", "final",
+        "vdsm.smoke-test", "--accel", "tcg", "--from-checkpoint", "final", "--keep",
         env={"DSM_ADMIN_PASS": "Wr0ng.word"}, status=BAD_INPUT,
     )  # fmt: skip
     assert "password" in err
+    # What failed can be looked at.
+    name = re.search(r"docker rm -fv (\S+)", err)
+    assert name
+    assert engine.api.inspect_container(name[1])["State"]["Running"]
+    remove_container(engine, name[1])
 
 
 def test_a_container_that_dies_ends_the_build_at_once(
