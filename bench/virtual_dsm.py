@@ -28,8 +28,10 @@ POLL_S = 0.02
 STARTS = 3
 BLOCK_BYTES = 1 << 20
 NOTE = "the guest is the small Linux of the tests' stand-in, under TCG"
-# Where 1.75 s of a restore went on two quiet cores: 0.65 s Python, Invoke and the Docker SDK,
-# 0.35 s the engine's create and start, 0.2 s the container's scripts, 0.55 s QEMU and the answer.
+# Where a restore's time went on two cores, none of it in a wait of ours: 0.4 s Python, Invoke and
+# the Docker SDK (0.1 s more where Python keeps no bytecode), 0.2 s the engine's create and start,
+# 0.2 s the container's scripts, 0.5 s QEMU (of it 0.1 s overlayfs, which copies a disk that is
+# opened for writing, and 0.3 s the frozen memory), 0.3 s the guest's first answer, translated anew.
 START_NOTE = (
     f"from the command line, with PAT and base image there; {NOTE}. A restore can't take less than "
     "`docker run` of the same image, 1.0 s on two quiet cores; this guest boots in a few seconds, "
