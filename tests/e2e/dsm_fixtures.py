@@ -55,5 +55,4 @@ def built(
     built_beside = Built(house=beside, out=other_out, err=other_err)
     yield replace(built, beside=built_beside)
     with connect() as engine:
-        remove_traces(engine, beside)
-        remove_traces(engine, own)
+        remove_traces(engine, own, beside)
