@@ -218,10 +218,12 @@ def accelerator(patient: Patient) -> Iterator[Finding]:
 def native_engine(patient: Patient) -> Iterator[Finding]:
     """Whether images can be filled without a guest; a guest does it, too, slower without KVM."""
     if missing := native.obstacles():
-        yield warning(
-            f"images are filled in a guest: {', '.join(missing)} is missing here",
-            "Give vmbake that, or run it as root, where root may mount, if a guest takes too long.",
+        fix = (
+            "Give vmbake that, or run it as root, where root may mount, if a guest takes too long."
         )
+        if find_tool("docker"):
+            fix += "\nIn a container it has all of it: scripts/in-container inv vexfs.image"
+        yield warning(f"images are filled in a guest: {', '.join(missing)} is missing here", fix)
     else:
         yield fine("images of Debian bases are filled on this host where KVM does not work")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.core import errors, options, process
+from tasks.core import errors, options, process, tools
 from tasks.guest import mounter, native
 from tasks.qemu import accel as accelerators
 from tasks.vexfs import bases
@@ -51,7 +51,8 @@ def choose(site: Site, *, engine: Any, base: Any, accel: Any, **_: Any) -> Engin
     if kvm_works:
         return Engine(name="vm", reason=f"KVM works: {finding}")
     if missing:
-        return Engine(name="vm", reason=f"native would be faster, but needs {', '.join(missing)}")
+        reason = f"native would be faster, but needs {', '.join(missing)}"
+        return Engine(name="vm", reason=reason + with_docker(" (scripts/in-container has it)"))
     return Engine(name="native", reason=told(f"faster than a guest without KVM ({finding})"))
 
 
@@ -75,10 +76,16 @@ def require_native(base: Any) -> Engine:
     if missing := native.obstacles():
         raise errors.CannotRun(
             f"The native engine needs {', '.join(missing)}.",
-            hint="Give it that (scripts/bootstrap installs the packages; root needs no "
-            "subordinate IDs), or use --engine vm, which is slower.",
+            hint="Give it that (scripts/bootstrap installs the packages; root needs no subordinate"
+            f" IDs){with_docker(', run the command by scripts/in-container, which has it')},"
+            " or use --engine vm, which is slower.",
         )
     return Engine(name="native", reason=told("asked for"))
+
+
+def with_docker(text: str) -> str:
+    """A way out that is one where Docker is; "" elsewhere."""
+    return text if tools.find_tool("docker") else ""
 
 
 def kvm(site: Site, accel: Any, *, needed: bool) -> tuple[bool, str]:

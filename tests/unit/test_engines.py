@@ -10,6 +10,7 @@ import yaml
 from invoke.config import Config
 from invoke.tasks import Call
 
+from tasks.core import tools
 from tasks.core.errors import BadInput, CannotRun, MissingTool
 from tasks.core.graph import Node, build
 from tasks.core.options import Value
@@ -31,7 +32,9 @@ KVM = Accel(name="kvm", cpu="host", reason="a guest ran under it")
 def here(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Say what this machine can do."""
 
-    def set_up(accelerator: Accel | Exception = TCG, missing: tuple[str, ...] = ()) -> None:
+    def set_up(
+        accelerator: Accel | Exception = TCG, missing: tuple[str, ...] = (), *, docker: bool = False
+    ) -> None:
         def find(*_: Any) -> Accel:
             if isinstance(accelerator, Exception):
                 raise accelerator
@@ -39,6 +42,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(accel, "choose", find)
         monkeypatch.setattr(native, "obstacles", lambda: list(missing))
+        monkeypatch.setattr(tools, "find_tool", lambda name: Path(name) if docker else None)
 
     set_up()
     return set_up
@@ -64,6 +68,11 @@ def test_auto_is_native_where_a_guest_would_be_emulated(here: Any) -> None:
 def test_auto_says_what_native_would_need(here: Any) -> None:
     here(TCG, missing=("root", "/dev/fuse"))
     assert chosen() == "engine vm: native would be faster, but needs root, /dev/fuse"
+    here(TCG, missing=("root",), docker=True)
+    assert chosen().endswith("needs root (scripts/in-container has it)")
+    with pytest.raises(CannotRun) as caught:
+        chosen("native")
+    assert "run the command by scripts/in-container" in caught.value.hint
     here(MissingTool("no QEMU"), missing=("root",))
     with pytest.raises(MissingTool):
         chosen()
