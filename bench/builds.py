@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench import mkosi
-from bench.commands import ROOT, copy_checkout, inv
-from bench.measure import Comparison, Finding, Omission, seconds_of
+from bench.commands import ROOT
+from bench.house import SOURCE, House
+from bench.measure import Comparison, Finding
+from bench.times import Times
 from tasks.core.process import Runner
 from tasks.core.tools import find_tool
 from tasks.guest import debian
@@ -20,178 +20,143 @@ from tasks.qemu.accel import choose
 
 CLASSIC = Path(__file__).parent / "classic" / "build.sh"
 CLASSIC_TOOLS = ("cloud-localds", "genisoimage")
-BUILD_TIMEOUT_S = 7200
+CLASSIC_TIMEOUT_S = 3600
+CHECKOUT = "checkout"
+WHAT = "bake an image"
 VARIANTS = ("minimal", "development", "production")
 MINIMAL = ("vexfs.image", "--variant", "minimal")
 CLOUD_INIT = Path("cloud-init")
-SAMPLE = Path("samples/vexfs")
-# A change that survives the compiler, so that every later stage has new input, too.
-CHANGE = 'MODULE_INFO(bench, "{number}");\n'
-CHANGES = 3
-NOTHINGS = 5
-ONE_MORE_PACKAGE = "tree"
+# In each round; it takes a third of a second.
+NOTHINGS = 2
 NO_CACHE = "it keeps nothing between runs, so its cold run is what it takes each time"
 BASE = "the base is there for both"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ours:
-    """The minimal variant's base, and the seconds that vmbake took, by case."""
-
-    disk: Path
-    afresh: float
-    cold: float
-    changed: tuple[float, ...]
-    package: float
-    nothing: tuple[float, ...]
-    variants: float
+# The cases, as they are called where they are shown, and what they are compared with.
+AFRESH = "cold, from nothing, base included"
+COLD = "cold, base in place"
+NOTHING = "nothing changed"
+CHANGED = "one source file changed"
+PACKAGE = "one package added"
+THREE = "three variants, cold"
+MKOSI = "mkosi"
 
 
-def measured(work: Path, runner: Runner) -> Iterator[Finding]:
-    """Build in a copy of this checkout with an empty store; then the classic way, thrice."""
-    if missing := [tool for tool in CLASSIC_TOOLS if not find_tool(tool)]:
-        yield Omission(what="bake an image", why=f"not installed: {', '.join(missing)}")
-        return
-    checkout = work / "checkout"
-    copy_checkout(checkout, runner)
-    house = House(checkout=checkout, runner=runner)
-    ours = house.measure(afresh=seconds_afresh(work, runner))
-    yield against_mkosi(ours, work, runner)
-    classic = {}
+def measured(work: Path, runner: Runner, rounds: int) -> Iterator[Finding]:
+    """Build in copies of this checkout, `rounds` times; then the classic way, once a variant."""
+    times = Times()
+    for case, why in obstacles():
+        times.leave_out(case, why)
+    house = House(work / CHECKOUT, runner)
+    base = house.base(VARIANTS)
+    for number in range(rounds):
+        from_nothing(work, runner, times)
+        one_round(house, times, number)
+    yield against_mkosi(times)
     for variant in VARIANTS:
-        classic[variant] = build_classic(variant, ours.disk, house, work / variant)
+        build_classic(variant, base, house, times)
         if variant == "minimal":
-            yield from beside(ours, classic[variant])
-    total = sum(classic.values())
-    yield against("three variants, cold", (ours.variants,), (total,), goal=1 / 12, note=BASE)
+            yield from beside(times)
+    yield against(times, THREE, *map(classic, VARIANTS), goal=1 / 12, note=BASE)
+    yield from times.broken_off()
 
 
-def beside(ours: Ours, classic_s: float) -> Iterator[Comparison]:
+def obstacles() -> Iterator[tuple[str, str]]:
+    """The cases of others for which something is not here, and what."""
+    if not find_tool("mkosi") or os.geteuid() != 0:
+        yield MKOSI, "it needs mkosi 14 and root"
+    if missing := [tool for tool in CLASSIC_TOOLS if not find_tool(tool)]:
+        for variant in VARIANTS:
+            yield classic(variant), f"not installed: {', '.join(missing)}"
+
+
+def from_nothing(work: Path, runner: Runner, times: Times) -> None:
+    """A build in one run, as a user's first one is, then the packages alone by mkosi."""
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        fresh = House(Path(folder), runner)
+        times.take(AFRESH, lambda: fresh.inv(*MINIMAL))
+    packages = (*debian.BASE_PACKAGES, *packages_of(ROOT / CLOUD_INIT, "minimal"))
+    # What they leave mounted or protected ends no run of ours.
+    with tempfile.TemporaryDirectory(dir=work, ignore_cleanup_errors=True) as folder:
+        times.take(MKOSI, lambda: mkosi.build("trixie", packages, Path(folder), runner))
+
+
+def one_round(house: House, times: Times, number: int) -> None:
+    """The cases of one variant, each on what the one before left; then all variants at once."""
+
+    def minimal() -> object:
+        return house.inv(*MINIMAL)
+
+    house.ground.restore()
+    times.take(COLD, minimal)
+    for _ in range(NOTHINGS):
+        times.take(NOTHING, minimal, after=COLD)
+    house.change_source(number)
+    times.take(CHANGED, minimal, after=COLD)
+    house.add_package()
+    times.take(PACKAGE, minimal, after=COLD)
+    house.ground.restore()
+    times.take(THREE, lambda: house.inv("vexfs.images", "--variants", ",".join(VARIANTS)))
+
+
+def classic(variant: str) -> str:
+    """The case of one variant by the classic pipeline."""
+    return f"classic pipeline, {variant}"
+
+
+def build_classic(variant: str, base: Path, house: House, times: Times) -> None:
+    """Run the classic pipeline once, on a copy of `base`."""
+    accel = choose("auto", house.runner, house.checkout / ".vmbake" / "cache")
+    packages = packages_of(house.checkout / CLOUD_INIT, variant)
+    place = house.checkout.parent
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as folder:
+        folders = (Path(folder, "work"), Path(folder, "output"))
+        source = house.checkout / SOURCE.parent
+        command: list[str | Path] = ["bash", CLASSIC, base, source, variant, *folders, *packages]
+        env = {"CLASSIC_ACCEL": accel.name}
+        times.take(
+            classic(variant),
+            lambda: house.runner.run(command, env=env, timeout_s=CLASSIC_TIMEOUT_S),
+        )
+
+
+def beside(times: Times) -> Iterator[Finding]:
     """The cases of one variant."""
-    theirs = (classic_s,)
-    yield against("cold, base in place", (ours.cold,), theirs, goal=1 / 12, note=BASE)
-    yield against("one source file changed", ours.changed, theirs, goal=1 / 40, note=NO_CACHE)
-    yield against("one package added", (ours.package,), theirs, note=NO_CACHE)
-    yield against("nothing changed", ours.nothing, theirs, note=NO_CACHE)
+    theirs = classic("minimal")
+    yield against(times, COLD, theirs, goal=1 / 12, note=BASE)
+    yield against(times, CHANGED, theirs, goal=1 / 40, note=NO_CACHE)
+    yield against(times, PACKAGE, theirs, note=NO_CACHE)
+    yield against(times, NOTHING, theirs, goal_s=1, note=NO_CACHE)
 
 
 def against(
-    what: str,
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    *,
+    times: Times,
+    case: str,
+    *theirs: str,
     goal: float | None = None,
-    note: str = "",
-) -> Comparison:
-    """A case of building against the classic pipeline."""
-    return Comparison(
-        what=what,
+    goal_s: float | None = None,
+    note: str,
+) -> Finding:
+    """A case of building against the classic pipeline, of one variant or of several in turn."""
+    return times.why_not(case, case, *theirs) or Comparison(
+        what=case,
         ours="vmbake",
         theirs="classic pipeline",
-        our_seconds=tuple(ours),
-        their_seconds=tuple(theirs),
+        our_seconds=times.of(case),
+        their_seconds=times.of(*theirs),
         goal=goal,
+        goal_s=goal_s,
         note=note,
     )
 
 
-def against_mkosi(ours: Ours, work: Path, runner: Runner) -> Finding:
+def against_mkosi(times: Times) -> Finding:
     """Everything from nothing, against the packages alone by mkosi."""
-    what = "cold, from nothing, base included"
-    if not find_tool("mkosi") or os.geteuid() != 0:
-        return Omission(what=what, why="it needs mkosi 14 and root")
-    packages = (*debian.BASE_PACKAGES, *packages_of(ROOT / CLOUD_INIT, "minimal"))
-    return Comparison(
-        what=what,
+    return times.why_not(AFRESH, AFRESH, MKOSI) or Comparison(
+        what=AFRESH,
         ours="vmbake",
         theirs="mkosi",
-        our_seconds=(ours.afresh,),
-        their_seconds=(mkosi.build("trixie", packages, work / "mkosi", runner),),
+        our_seconds=times.of(AFRESH),
+        their_seconds=times.of(MKOSI),
         goal=1,
         note="mkosi's image has the same packages, no bootloader, no module, no compression",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class House:
-    """A copy of the checkout whose store begins empty."""
-
-    checkout: Path
-    runner: Runner
-
-    def inv(self, *words: str) -> list[str]:
-        """Run tasks there; returns the paths that they printed."""
-        said = self.runner.output(inv(*words), cwd=self.checkout, timeout_s=BUILD_TIMEOUT_S)
-        return said.split()
-
-    def seconds(self, *words: str) -> float:
-        """How long tasks take there."""
-        return seconds_of(lambda: self.inv(*words))
-
-    def base(self) -> Path:
-        """The disk of the minimal variant's base."""
-        printed = self.inv("vexfs.build-cloudimg", "--variant", "minimal")
-        return next(self.checkout / path for path in printed if path.endswith(".qcow2"))
-
-    def measure(self, *, afresh: float) -> Ours:
-        """All cases, each on what the one before left.
-
-        Args:
-            afresh: seconds of the same build where there was nothing, not even the base.
-        """
-        disk = self.base()
-        cold = self.seconds(*MINIMAL)
-        nothing = tuple(self.seconds(*MINIMAL) for _ in range(NOTHINGS))
-        changed = tuple(self.after_change(number, *MINIMAL) for number in range(CHANGES))
-        # The others share what the minimal one has made, which is the point of stages.
-        others = self.seconds("vexfs.images", "--variants", ",".join(VARIANTS[1:]))
-        self.add_package()
-        return Ours(
-            disk=disk,
-            afresh=afresh,
-            cold=cold,
-            changed=changed,
-            package=self.seconds(*MINIMAL),
-            nothing=nothing,
-            variants=cold + others,
-        )
-
-    def after_change(self, number: int, *words: str) -> float:
-        """Change the module's source, then build."""
-        source = self.checkout / SAMPLE / "vexfs.c"
-        source.write_text(source.read_text() + CHANGE.format(number=number))
-        return self.seconds(*words)
-
-    def add_package(self) -> None:
-        """One more package in the minimal variant."""
-        data = self.checkout / CLOUD_INIT / "minimal" / "user-data.yaml"
-        text, count = re.subn(r"^packages: \[\]$", f"packages: [{ONE_MORE_PACKAGE}]",
-                              data.read_text(), flags=re.M)  # fmt: skip
-        if count != 1:
-            raise ValueError(f"{data} has no empty list of packages any more")
-        data.write_text(text)
-
-
-def seconds_afresh(work: Path, runner: Runner) -> float:
-    """Seconds of a build that begins with nothing, in one run, as a user's first one is."""
-    with tempfile.TemporaryDirectory(dir=work) as folder:
-        copy_checkout(Path(folder), runner)
-        return House(checkout=Path(folder), runner=runner).seconds(*MINIMAL)
-
-
-def build_classic(variant: str, base: Path, house: House, work: Path) -> float:
-    """Seconds of one run of the classic pipeline on a copy of `base`."""
-    accel = choose("auto", house.runner, house.checkout / ".vmbake" / "cache")
-    packages = packages_of(house.checkout / CLOUD_INIT, variant)
-    folders = (work / "work", work / "output")
-    command: list[str | Path] = [
-        "bash",
-        CLASSIC,
-        base,
-        house.checkout / SAMPLE,
-        variant,
-        *folders,
-        *packages,
-    ]
-    env = {"CLASSIC_ACCEL": accel.name}
-    return seconds_of(lambda: house.runner.run(command, env=env, timeout_s=BUILD_TIMEOUT_S))

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
-from bench.report import in_time
+from bench.report import goal_of, in_time
 
 WIDTH, MARGIN = 960, 16
-LABEL_END, BAR_START, BAR_END = 324, 336, 844
+LABEL_END, BAR_START, BAR_END = 368, 380, 836
 TOP, ROW, BAR, BOTTOM = 62, 46, 15, 44
 TICKS_S = (0.0001, 0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000)
 # For both themes of the page that shows it.
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .quiet { fill: #59636e; font-size: 12px }
+.missed { fill: #9a6700; font-size: 12px }
 .title { font-size: 16px; font-weight: 600 }
 .ours { fill: #1a7f5a }
 .theirs { fill: #b8bfc7 }
@@ -25,6 +26,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc }
   .quiet { fill: #9198a1 }
+  .missed { fill: #d29922 }
   .ours { fill: #3fb984 }
   .theirs { fill: #59636e }
   .axis { stroke: #3d444d }
@@ -83,18 +85,21 @@ def axis(scale: Scale, bottom: int) -> Iterator[str]:
 
 
 def row(finding: Mapping[str, Any], top: int, scale: Scale) -> Iterator[str]:
-    """One case: its name, both bars, and the ratio."""
+    """One case: its name, the ratio and what was aimed at, both bars with medians and rounds."""
     yield text(LABEL_END, top + 13, finding["what"], "", "end")
-    yield text(
-        LABEL_END, top + 30, f"{finding['ratio']:.3f} of {finding['theirs']}", "quiet", "end"
-    )
+    said = f"{finding['ratio']:.3f} of {finding['theirs']}"
+    if goal := goal_of(finding, finding["reached"]):
+        said += f"; goal {goal}"
+    kind = "missed" if finding["reached"] is False else "quiet"
+    yield text(LABEL_END, top + 30, said, kind, "end")
     sides: Sequence[tuple[str, str]] = (("our_seconds", "ours"), ("their_seconds", "theirs"))
     for place, (side, kind) in enumerate(sides):
         median = statistics.median(finding[side])
         end, y = scale.at(median), top + place * (BAR + 2)
         width = max(end - BAR_START, 2)
         yield f'<rect class="{kind}" x="{BAR_START}" y="{y}" width="{width:.1f}" height="{BAR}"/>'
-        yield text(BAR_START + width + 6, y + 12, in_time(median), "quiet")
+        took = f"{in_time(median)}, n = {len(finding[side])}"
+        yield text(BAR_START + width + 6, y + 12, took, "quiet")
 
 
 def text(x: float, y: float, content: str, kind: str, anchor: str = "start") -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bench.measure import Comparison, Finding, Omission
 from tasks.core.display import in_bytes
@@ -15,9 +16,11 @@ def sentence(finding: Finding) -> str:
     """One finding on one line."""
     match finding:
         case Omission():
-            return f"{finding.what}: not measured; {finding.why}."
+            verb = "failed" if finding.failed else "not measured"
+            return f"{finding.what}: {verb}; {finding.why.rstrip('.')}."
         case Comparison():
-            return f"{finding.what}: {finding.ratio:.2f} of {finding.theirs}"
+            goal = f", goal {said}" if (said := goal_of(vars(finding), finding.reached)) else ""
+            return f"{finding.what}: {finding.ratio:.3f} of {finding.theirs}{goal}"
 
 
 def as_table(findings: Sequence[Finding]) -> str:
@@ -38,9 +41,29 @@ def row(found: Comparison) -> tuple[str, ...]:
         f"{with_spread(found.our_seconds)} {found.ours}",
         f"{with_spread(found.their_seconds)} {found.theirs}",
         f"{found.ratio:.3f}",
-        "" if found.goal is None else f"{found.goal:.3f}",
-        str(len(found.our_seconds)),
+        goal_of(vars(found), found.reached),
+        rounds_of(found),
     )
+
+
+def goal_of(finding: Mapping[str, Any], reached: bool | None) -> str:
+    """What was aimed at and what came of it: `0.083: missed`; "" if nothing was aimed at.
+
+    Args:
+        finding: a comparison's values, by name.
+    """
+    aims = []
+    if finding["goal"] is not None:
+        aims.append(f"{finding['goal']:.3f}")
+    if finding["goal_s"] is not None:
+        aims.append(in_time(finding["goal_s"]))
+    return f"{' and '.join(aims)}: {'reached' if reached else 'missed'}" if aims else ""
+
+
+def rounds_of(found: Comparison) -> str:
+    """How often each was run; one number if both were as often."""
+    counts = [len(found.our_seconds), len(found.their_seconds)]
+    return " and ".join(map(str, counts if counts[0] != counts[1] else counts[:1]))
 
 
 def remarks(finding: Finding) -> list[str]:
@@ -51,6 +74,8 @@ def remarks(finding: Finding) -> list[str]:
     if finding.sizes:
         sizes = (f"{name} {in_bytes(size)}" for name, size in finding.sizes.items())
         lines.append(f"{finding.what}: sizes: {', '.join(sizes)}")
+    if finding.larger:
+        lines.append(f"{finding.what}: what {finding.ours} leaves is larger")
     if finding.note:
         lines.append(f"{finding.what}: {finding.note}")
     return lines

@@ -54,9 +54,8 @@ def options(room: str) -> Iterator[Row]:
     for option in (*own.values(), *RUN_OPTIONS.values()):
         section, _, key = option.key.partition(".")
         flag = "none" if option.secret else f"`{option.flag}`"
-        choices = f": {', '.join(option.choices)}" if option.choices else ""
         default = in_words(settings[section][key])
-        yield flag, f"`{option.env}`", default, f"{option.help}{choices}"
+        yield flag, f"`{option.env}`", default, option.described
 
 
 def variants() -> Iterator[Row]:

@@ -1,7 +1,8 @@
 # Compiles the module and the tool inside the toolchain's root, as a user without rights, with no
 # write access to the source. Given by the caller as variables before this text: VEXFS_VERSION,
 # MODULE_COMMAND, MODULE_FILE, TOOL_COMMAND, TOOL_FILE; KVER, the kernel to compile for, empty: the one
-# that runs; and CACHED, the parts of the compile cache to use. The toolchain is mounted on
+# that runs; CACHED, the parts of the compile cache to use; and JOBS, how many compilers at a time, empty:
+# as many as there are cores. The toolchain is mounted on
 # /run/vmbake/toolchain with /proc, /dev and a /tmp that can be written, in which cache/ has what earlier
 # runs left of these parts; the source lies in /run/vmbake/source.
 # Leaves /run/vmbake/results/{module.ko,tool,PART.tar.zst}. Compiler output goes to stdout.
@@ -11,6 +12,7 @@ set -eu
 root=/run/vmbake/toolchain
 results=/run/vmbake/results
 KVER=${KVER:-$(uname -r)}
+jobs=${JOBS:-$(nproc)}
 builder=65534 # nobody
 ccache=/tmp/home/ccache
 sources=/tmp/home/sources # a line for each file of Rust, its digest and its name
@@ -20,7 +22,7 @@ in_toolchain() { # command
     chroot --userspec="$builder:$builder" "$root" /usr/bin/env -i \
         PATH="$compilers" HOME=/tmp/home LC_ALL=C.UTF-8 TERM=dumb \
         CCACHE_DIR="$ccache" CCACHE_MAXSIZE=256M \
-        CARGO_TERM_COLOR=never MAKEFLAGS="-j$(nproc)" \
+        CARGO_TERM_COLOR=never CARGO_BUILD_JOBS="$jobs" MAKEFLAGS="-j$jobs" \
         KVER="$KVER" KDIR="/lib/modules/$KVER/build" VEXFS_VERSION="$VEXFS_VERSION" \
         /bin/sh -c "cd /tmp/source && $1"
 }

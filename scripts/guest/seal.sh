@@ -23,6 +23,10 @@ wait "$clean"
 # read-only at first could not get a new one.
 echo uninitialized > /etc/machine-id
 chmod 444 /etc/machine-id
+# With that a boot is the first one of a machine, and in older systems somebody at the console is then asked for
+# language, time zone and a password, and waited for.
+mkdir -p /etc/systemd/system
+ln -sf /dev/null /etc/systemd/system/systemd-firstboot.service
 rm -f /etc/ssh/ssh_host_*
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
 rm -rf /var/lib/cloud /var/lib/dhcp/* /var/lib/NetworkManager/* /var/lib/systemd/network/*

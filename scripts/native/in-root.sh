@@ -1,7 +1,7 @@
 #!/bin/sh
 # Enters a mounted root file system as a container and runs SHARE/inside.sh there.
-#   in-root.sh ROOT SHARE
-# SHARE appears as /run/vmbake. SHARE/hostname holds the host name, SHARE/cmdline what the kernel's
+#   in-root.sh ROOT SHARE NETWORK
+# NETWORK: yes or no. SHARE appears as /run/vmbake. SHARE/hostname holds the host name, SHARE/cmdline what the kernel's
 # command line is to be. Runs in mount, PID, UTS and IPC namespaces of its own.
 #
 # The container can't load modules, mount, reboot, set clocks, make device nodes or change the
@@ -11,7 +11,7 @@ set -eu
 umask 022
 
 cd "$1"
-share=$2
+share=$2 network=$3
 hostname "$(cat "$share/hostname")"
 
 mount -t proc -o nosuid,nodev,noexec proc proc
@@ -40,6 +40,23 @@ mkdir -p run/lock run/vmbake run/systemd/resolve
 # Where the resolv.conf of an image leads that is not booted.
 [ ! -e /etc/resolv.conf ] || cat /etc/resolv.conf > run/systemd/resolve/resolv.conf
 cp run/systemd/resolve/resolv.conf run/systemd/resolve/stub-resolv.conf 2> /dev/null || true
+# Other images have the servers of the place where they were made, or of none yet.
+if [ "$network" = yes ] && [ -e run/systemd/resolve/resolv.conf ]; then
+    # A link is read and never followed: what is absolute would lead to the host's files.
+    link=$(readlink etc/resolv.conf || true)
+    case $link in
+        *run/systemd/resolve/*) ;;
+        /run/* | ../run/* | /var/run/* | ../var/run/*)
+            place=run/${link#*run/}
+            mkdir -p "${place%/*}"
+            cp run/systemd/resolve/resolv.conf "$place"
+            ;;
+        "")
+            [ -e etc/resolv.conf ] || : > etc/resolv.conf
+            mount --bind run/systemd/resolve/resolv.conf etc/resolv.conf
+            ;;
+    esac
+fi
 mount --bind "$share" run/vmbake
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs tmp
 

@@ -13,8 +13,8 @@ vmbake_convert() {
     local image=$1 aside=$1.vmbake magic needed free
     rm -f "$aside" # of a conversion that was killed; it takes room
     [ -s "$image" ] || return 0 # upstream's next script says that it is missing
-    magic=$(head -c 4 "$image" | od -An -tx1 | tr -d ' \n')
-    if [ "$magic" = 514649fb ]; then # QFI\xfb: qcow2
+    magic=$(od -An -tx1 -N4 "$image")
+    if [ "$magic" = " 51 46 49 fb" ]; then # QFI\xfb: qcow2
         return 0
     fi
     needed=$(vmbake_needed "$image") || exit $? # it could only leave its own subshell

@@ -56,11 +56,20 @@ class Tee:
         return self._hash.hexdigest()
 
 
-def compress(source: Path, target: Path, *, method: Method, reporter: Reporter) -> Compressed:
+def memory_bytes(method: Method, threads: int) -> int:
+    """What `compress` takes at most, whatever the file's size (measured, Python included)."""
+    return (200 + 64 * max(threads - 2, 0) if method == "zstd" else 50) << 20
+
+
+def compress(
+    source: Path, target: Path, *, method: Method, reporter: Reporter, threads: int
+) -> Compressed:
     """Compress `source` into `target`, identically for identical input.
 
-    Memory, whatever the size (measured, Python included): with zstd at most 200 MiB on two cores
-    and 64 MiB for each further one; with gzip 30 MiB. To unpack, zstd takes its window, 32 MiB.
+    To unpack, zstd takes its window, 32 MiB.
+
+    Args:
+        threads: how many compress beside the one that reads; gzip has none.
 
     Raises:
         OSError: the disk is full, or a file can't be read or written.
@@ -70,7 +79,7 @@ def compress(source: Path, target: Path, *, method: Method, reporter: Reporter) 
     done = 0
     with source.open("rb") as stream, target.open("wb") as raw:
         tee = Tee(raw)
-        with packer(method, tee) as sink:
+        with packer(method, tee, threads) as sink:
             while chunk := stream.read(CHUNK_BYTES):
                 digest.update(chunk)
                 sink.write(chunk)
@@ -85,11 +94,11 @@ def compress(source: Path, target: Path, *, method: Method, reporter: Reporter) 
 
 
 @contextmanager
-def packer(method: Method, target: Any) -> Iterator[Sink]:
+def packer(method: Method, target: Any, threads: int) -> Iterator[Sink]:
     """What compresses into `target`; complete when the block is left."""
     match method:
         case "zstd":
-            with seekable.frames(target) as writer:
+            with seekable.frames(target, threads) as writer:
                 yield writer
         case "gzip":
             import gzip

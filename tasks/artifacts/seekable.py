@@ -6,7 +6,6 @@ frames, then a skippable frame that lists their sizes. `zstd -d` unpacks it like
 
 from __future__ import annotations
 
-import os
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -80,9 +79,8 @@ class Frames:
 
 
 @contextmanager
-def frames(target: Target) -> Iterator[Frames]:
-    """A writer of frames into `target`; complete when the block ends well."""
-    workers = os.cpu_count() or 1
+def frames(target: Target, workers: int) -> Iterator[Frames]:
+    """A writer of frames into `target`, with so many threads; complete when the block ends well."""
     with ThreadPoolExecutor(workers, thread_name_prefix="zstd") as pool:
         writer = Frames(target, pool, workers)
         yield writer

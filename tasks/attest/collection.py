@@ -32,6 +32,7 @@ from tasks.artifacts.publish import publish_text, remove_leftovers
 from tasks.attest import statements
 from tasks.attest.build import Build
 from tasks.attest.finding import shown
+from tasks.core.capacity import core_count
 from tasks.core.digest import sha256_of
 from tasks.core.errors import BadInput
 
@@ -90,7 +91,7 @@ def take_inventory(directory: Path) -> Inventory:
         else:
             paths[name] = path
     # Digests are computed outside Python's lock.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=core_count()) as pool:
         digests = list(pool.map(sha256_of, paths.values()))
     files = {
         name: File(sha256=digest, size_bytes=path.stat().st_size)

@@ -44,32 +44,39 @@ def gc(context: Any, size: str = "", days: str = "", dry_run: bool = False) -> N
     site = executor.site_of(context.config)
     kept = store.Store(site.state)
     with kept.alone():
-        found, now = contents.look(site, kept), time.time()
         freed = 0
+        if not dry_run:
+            freed = contents.size_of(kept.work)
+            for folder in kept.sweep():
+                print(f"{folder.name}  left by a killed run")
+            freed -= contents.size_of(kept.work)
+        found, now = contents.look(site, kept), time.time()
+        left = found.size_bytes
         for item in collecting.choose(found, limit, now):
             if not dry_run:
                 collecting.remove(item, kept)
             freed += item.size_bytes
+            left -= item.size_bytes
             print(f"{telling.short(item)}  {telling.dated(item, now)}")
-    left = in_bytes(found.size_bytes - freed)
-    print(f"{in_bytes(freed)} {'would be ' if dry_run else ''}freed, {left} left")
+    print(f"{in_bytes(freed)} {'would be ' if dry_run else ''}freed, {in_bytes(left)} left")
 
 
 @task(help={"json": "Print JSON"})
 def verify(context: Any, json: bool = False) -> None:
-    """Read every result and compare it with its record."""
-    kept = store.Store(executor.site_of(context.config).state)
+    """Read all that is kept and compare it with its digests."""
+    site = executor.site_of(context.config)
+    kept = store.Store(site.state)
     with kept.in_use():
-        report = verifying.verify(kept)
+        report = verifying.verify(kept, site)
     moved = verifying.set_aside(kept, report.damages)
     if json:
         print(jsonlib.dumps(report.to_json(moved), indent=1))
     else:
-        print(f"{report.sound} results are sound, {in_bytes(report.size_bytes)}")
+        print("\n".join(telling.verdict(report)))
     if report.damages:
         raise VerificationFailed(
             "\n".join(
-                f"{damage.stage} {damage.key}: {damage.what}; moved to {shown(moved[damage])}."
+                f"{damage.name}: {damage.what}; moved to {shown(moved[damage])}."
                 for damage in report.damages
             ),
             hint="The next run that needs them makes them again.",

@@ -51,7 +51,8 @@ class Contents:
     Args:
         results: of stages, by name, the one that was used last first.
         others: downloads, damaged results and the like, which no result needs.
-        rest: name to size in bytes of what is neither: logs, work folders.
+        rest: name to size in bytes of what is neither: logs, work folders, and whatever else lies
+            in the state folder.
     """
 
     results: list[Item]
@@ -75,13 +76,30 @@ class Contents:
 
 def look(site: Site, store: Store) -> Contents:
     """Look at everything below the state folder; nothing is changed."""
-    found = [of_result(lookup.result) for *_, lookup in store.everything() if lookup.result]
+    found, without_record = [], []
+    for stage, key, lookup in store.everything():
+        if lookup.result:
+            found.append(of_result(lookup.result))
+        else:
+            without_record.append(store.results / stage / key)
     results = sorted(found, key=lambda item: (item.name, -item.used))
     for item in results:
         item.stands_on.extend(ground(item, results))
-    damaged = (other_item(path, store.state) for path in sorted(store.damaged.glob("*")))
-    rest = {"logs": size_of(store.logs), "work": size_of(store.work)}
-    return Contents(results=results, others=[*others_in(site), *damaged], rest=rest)
+    # Where a killed bench left its folders before they were work folders like any.
+    left = sorted(store.state.glob("bench/work-*"))
+    loose = [*without_record, *sorted(store.damaged.glob("*")), *left]
+    others = [*others_in(site), *(other_item(path, store.state) for path in loose)]
+    rest = rest_in(site, store)
+    if left:
+        rest["bench"] -= sum(map(size_of, left))
+    return Contents(results=results, others=others, rest=rest)
+
+
+def rest_in(site: Site, store: Store) -> dict[str, int]:
+    """What lies in the state folder beside what has items, by name, in bytes on the disk."""
+    paths = {store.logs, store.work, *store.state.glob("*")}
+    paths -= {store.results, store.damaged, site.cache}
+    return {path.name: size_of(path) for path in sorted(paths)}
 
 
 def of_result(result: Result) -> Item:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from tasks.cache.contents import Contents, Item
+from tasks.cache.verifying import Report
 from tasks.core.display import in_bytes
 from tasks.core.explain import SHORT_DIGEST
 
@@ -27,7 +28,7 @@ def lines(contents: Contents, now: float) -> Iterator[str]:
         yield f"downloads and other caches  {size}"
         yield from (f"  {item.name}  {dated(item, now)}" for item in contents.others)
     yield from (f"{name}  {in_bytes(size)}" for name, size in contents.rest.items() if size)
-    yield f"total  {in_bytes(contents.size_bytes)}"
+    yield f"total  {in_bytes(contents.size_bytes)} on the disk"
 
 
 def dated(item: Item, now: float) -> str:
@@ -47,3 +48,14 @@ def in_age(seconds: float) -> str:
 def short(item: Item) -> str:
     """An item in a few words."""
     return f"{item.name} {item.key[:SHORT_DIGEST]}".rstrip()
+
+
+def verdict(report: Report) -> Iterator[str]:
+    """What was found sound, and what there was nothing to tell by."""
+    files = f"{report.sound_files} other file{'s' * (report.sound_files != 1)}"
+    # More than `cache.show` has for them: holes are read, and take nothing on the disk.
+    yield (
+        f"{report.sound} results and {files} are sound, {in_bytes(report.size_bytes)} with the "
+        "holes in them"
+    )
+    yield from (f"{name}  can't be told: no digest is recorded" for name in report.untold)

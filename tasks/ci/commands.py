@@ -11,8 +11,9 @@ from invoke.tasks import task
 
 from tasks.ci import handover, origin, pipelines, reporting, verifying
 from tasks.ci import matrix as matrices
-from tasks.ci.options import OPTIONS, words_of
+from tasks.ci.options import OPTIONS
 from tasks.core import display
+from tasks.core.options import words_of
 from tasks.core.stage import Stage, Step
 
 action = functools.partial(task, klass=Stage, options=OPTIONS, kind="action")

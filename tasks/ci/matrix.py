@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 
-from tasks.ci.options import words_of
 from tasks.core.errors import BadInput
+from tasks.core.options import words_of
 
 
 def matrix(variants: str, accels: str, runners: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks.core.options import Option, Options, listed, within
+from tasks.core.options import Option, Options, listed, within, words_of
 from tasks.guest import cloudconfig
 
 ROOT = Path(__file__).parents[2]
@@ -28,11 +28,6 @@ def option(name: str, help: str, **words: Any) -> Option:  # noqa: A002 - the fi
         matters=False,
         **words,
     )
-
-
-def words_of(value: str) -> tuple[str, ...]:
-    """The parts of a list in one option, separated by commas, each once."""
-    return tuple(dict.fromkeys(word for part in value.split(",") if (word := part.strip())))
 
 
 def some_of(known: Callable[[], tuple[str, ...]]) -> Callable[[str], str]:

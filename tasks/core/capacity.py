@@ -9,19 +9,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+# What a control group counts as used although the kernel drops it where memory gets short: see
+# "memory.stat" in the kernel's Documentation/admin-guide/cgroup-v2.rst. Files in memory (tmpfs)
+# are in neither list.
+DROPPED_AT_NEED = ("active_file", "inactive_file", "slab_reclaimable")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one stage takes.
 
     Args:
-        cores: how many it keeps busy.
-        memory_bytes: what it needs beside what every program takes.
+        cores: how many it keeps busy, on average: it may start more threads for a while, which
+            makes others slower and breaks nothing.
+        share: which part of all cores it keeps busy, if that is more than `cores`.
+        memory_bytes: the most that it needs beside what every program takes. A scratch folder in
+            memory is no need: it is on disk where memory is short.
         kvm_guests: machines that it runs under KVM.
         holds: what only one stage can have at a time, such as a port.
     """
 
     cores: float = 1
+    share: float = 0
     memory_bytes: int = 0
     kvm_guests: int = 0
     holds: frozenset[str] = frozenset()
@@ -33,6 +42,7 @@ class Capacity:
 
     Args:
         stages: how many may work at the same time.
+        memory_bytes: what is free when the run begins.
     """
 
     stages: int
@@ -44,7 +54,7 @@ class Capacity:
         """Whether `wanted` fits in beside what is `taken`."""
         all_of_them = [*taken, wanted]
         return (
-            sum(cost.cores for cost in all_of_them) <= self.cores
+            sum(max(cost.cores, cost.share * self.cores) for cost in all_of_them) <= self.cores
             and sum(cost.memory_bytes for cost in all_of_them) <= self.memory_bytes
             and sum(cost.kvm_guests for cost in all_of_them) <= self.kvm_guests
         )
@@ -59,7 +69,7 @@ def capacity_of_host(jobs: int) -> Capacity:
     cores = jobs or core_count()
     # A guest under KVM is counted by what guests take on average; all may want more at once.
     return Capacity(
-        stages=cores, cores=cores, memory_bytes=memory_of_host()[0], kvm_guests=core_count()
+        stages=cores, cores=cores, memory_bytes=memory_of_host()[1], kvm_guests=core_count()
     )
 
 
@@ -80,5 +90,7 @@ def memory_of_host(root: Path = Path("/")) -> tuple[int, int]:
         group = root / "sys/fs/cgroup"
         limit = int((group / "memory.max").read_text())
         used = int((group / "memory.current").read_text())
-        total, free = min(total, limit), min(free, limit - used)
+        rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = sum(int(size) for name, size in rows if name in DROPPED_AT_NEED)
+        total, free = min(total, limit), min(free, limit - used + cached)
     return total, free

@@ -37,7 +37,7 @@ class Symbol(NamedTuple):
 
 
 class CodeMemory:
-    """The digests of stages, remembered as long as no source file of the project changes.
+    """Digests of code, remembered as long as no source file of the project changes.
 
     Args:
         path: a JSON file; losing it costs half a second.
@@ -49,10 +49,14 @@ class CodeMemory:
 
     def digests(self, function: Callable[..., Any]) -> dict[str, str]:
         """As `code_digests`."""
+        return self.digests_from(symbol_of(function))
+
+    def digests_from(self, start: Symbol) -> dict[str, str]:
+        """As the function of that name."""
         known = self._load()
-        name = f"{function.__module__}:{function.__name__}"
+        name = f"{start.module}:{start.name}"
         if name not in known:
-            known[name] = code_digests(function)
+            known[name] = digests_from(start)
             remember(self._path, json.dumps({"sources": all_sources(), "stages": known}))
         return known[name]
 
@@ -70,7 +74,8 @@ class CodeMemory:
 def all_sources() -> str:
     """One digest of every source file of the project, and of the Python that reads them."""
     digest = hashlib.sha256(sys.version.encode())
-    for path in sorted(ROOT.joinpath(PACKAGE).rglob("*.py")):
+    found = (path for package in PACKAGES for path in ROOT.joinpath(package).rglob("*.py"))
+    for path in sorted(found):
         digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -78,7 +83,12 @@ def all_sources() -> str:
 
 def code_digests(function: Callable[..., Any]) -> dict[str, str]:
     """Module to the SHA256 of the part of its code that `function` reaches."""
-    return digests_from(Symbol(function.__module__, function.__name__))
+    return digests_from(symbol_of(function))
+
+
+def symbol_of(function: Callable[..., Any]) -> Symbol:
+    """The name of a function."""
+    return Symbol(function.__module__, function.__name__)
 
 
 def digests_from(start: Symbol) -> dict[str, str]:

@@ -51,15 +51,19 @@ class Digests:
         """
         if not worth_remembering(path):
             return sha256_of(path)
+        if known := self.remembered(path):
+            return known
         sign = signature(path)
-        with self._lock:
-            entry = self._load().get(str(path))
-        if entry and entry[:-1] == sign:
-            return str(entry[-1])
         digest = sha256_of(path)
         if sign == signature(path):
             self.remember(path, digest)
         return digest
+
+    def remembered(self, path: Path) -> str | None:
+        """What a file's SHA256 was when it was last read, if nothing has touched it since."""
+        with self._lock:
+            entry = self._load().get(str(path))
+        return str(entry[-1]) if entry and entry[:-1] == signature(path) else None
 
     def remember(self, path: Path, digest: str) -> None:
         """Take `digest` as that of the file as it is now; the caller has just computed it."""

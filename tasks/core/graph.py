@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from invoke.tasks import Call
@@ -66,14 +66,57 @@ class Node:
             if options[name].matters and name not in indirect
         }
 
+    @property
+    def identity(self) -> Hashable:
+        """What two nodes have in common that are one if the same goes into them."""
+        if self.stage.kind == "action" or self.stage.given:
+            return self  # its values alone say what is done, or which result it is
+        aside = (*OF_THE_WHOLE_RUN, *self.stage.indirect)
+        values = tuple(item for item in sorted(self.params.items()) if item[0] not in aside)
+        return (self.name, values, self.parents)
+
 
 @dataclass(kw_only=True)
 class Graph:
-    """Nodes in an order in which each comes after all that it stands on."""
+    """Nodes in an order in which each comes after all that it stands on.
+
+    Args:
+        copies: of a node that stands for several, the others.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     goals: list[Node] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    copies: dict[Node, list[Node]] = field(default_factory=dict)
+
+    def unite(self, content: Callable[[Node], Hashable]) -> None:
+        """Make one node of those that differ only in what counts for nothing in them.
+
+        The variants of an image have stages in common that are given the variant, because some
+        of it may count (`Stage.indirect`), and does not.
+
+        Args:
+            content: all that goes into a node; asked of each after those that it stands on.
+        """
+        first: dict[Hashable, Node] = {}
+        now: dict[Node, Node] = {}
+        for node in self.nodes:
+            parents = tuple(dict.fromkeys(now[parent] for parent in node.parents))
+            mine = node if parents == node.parents else replace(node, parents=parents)
+            now[node] = first.setdefault((mine.identity, content(mine)), mine)
+            if now[node] is not mine:
+                self.copies.setdefault(now[node], []).append(mine)
+        self.nodes = list(first.values())
+        self.goals = [now[goal] for goal in self.goals]
+
+    def told(self, node: Node) -> dict[str, Value]:
+        """The values of a node, as they may be written down, in which its copies are like it."""
+        others = [copy.told for copy in self.copies.get(node, ())]
+        return {
+            name: value
+            for name, value in node.told.items()
+            if all(other[name] == value for other in others)
+        }
 
     def labels(self) -> dict[Node, str]:
         """What each node is called among the others: by its name, and what tells it from others.
@@ -97,11 +140,23 @@ class Graph:
         """The values of each node, as they may be told, and of all that it stands on."""
         values: dict[Node, dict[str, str]] = {}
         for node in self.nodes:
-            told = node.told
-            own = {name: str(told[name]) for name in node.arguments}
+            told = self.told(node)
+            own = {name: str(told[name]) for name in node.arguments if name in told}
             below = {name: value for one in node.parents for name, value in values[one].items()}
             values[node] = {**below, **own}
         return values
+
+
+def below(nodes: Iterable[Node]) -> set[Node]:
+    """All that nodes stand on."""
+    found: set[Node] = set()
+    waiting = [parent for node in nodes for parent in node.parents]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.parents
+    return found
 
 
 def distinctions(values: list[dict[str, str]]) -> list[str]:
@@ -143,14 +198,16 @@ def _expand(
         raise TypeError(f"{call!r}: a stage stands on stages, called with named values only")
     own = {name: value for name, value in call.kwargs.items() if value is not None}
     given = {**inherited, **own}
-    params = {}
-    for name, option in stage.own_options.items():
-        chosen = choose(option, given.get(name), config)
-        params[name] = chosen.value
-        if chosen.problem and chosen.problem not in graph.problems:
-            graph.problems.append(chosen.problem)
+    chosen = {
+        name: choose(option, given.get(name), config) for name, option in stage.own_options.items()
+    }
+    params = {name: each.value for name, each in chosen.items()}
+    problems = [each.problem for each in chosen.values() if each.problem]
+    graph.problems += [problem for problem in problems if problem not in graph.problems]
     arguments = {name: value for name, value in params.items() if name not in RUN_OPTIONS}
-    others = stage.instead(site, **arguments) if stage.instead else None
+    # A hook may look at what a value names, which isn't there if the value is wrong.
+    hook = None if problems else stage.instead
+    others = hook(site, **arguments) if hook else None
     before = calls_before(stage) if others is None else map(as_call, others)
     parents = tuple(
         node for pre in before for node in _expand(pre, given, config, site, graph, known)

@@ -31,10 +31,17 @@ class Maker:
 
     Args:
         labels: what the stages are called in this run.
+        cores: how many each may use at most.
     """
 
     def __init__(
-        self, plan: Plan, labels: dict[Node, str], deadline: Deadline, log_folder: Path
+        self,
+        plan: Plan,
+        labels: dict[Node, str],
+        deadline: Deadline,
+        log_folder: Path,
+        *,
+        cores: int,
     ) -> None:
         self.plan = plan
         self.store: Store = plan.store
@@ -42,6 +49,7 @@ class Maker:
         self.labels = labels
         self.deadline = deadline
         self.logs = log_folder
+        self.cores = cores
         self.live: dict[Node, Any] = {}
         self.shown: dict[Node, list[str]] = {}
 
@@ -58,7 +66,7 @@ class Maker:
             if self.plan.look(node).state == "fresh":
                 return  # another run made it while this one waited
             self._make_stored(node, reporter)
-        self.plan.made.add(node)
+        self.plan.made.add((node.name, key))
         self.plan.look(node)
 
     def _make_stored(self, node: Node, reporter: StageReporter) -> None:
@@ -112,9 +120,10 @@ class Maker:
                 is_goal=node in self.plan.graph.goals,
                 fingerprint=self.plan.status[node].key,
                 inputs=self.plan.status[node].inputs,
+                cores=self.cores,
             )
             try:
-                step.runner.note(f"{node.name} {node.told}")
+                step.runner.note(f"{node.name} {self.plan.graph.told(node)}")
                 yield step
             except OSError as error:
                 if error.errno == errno.ENOSPC:

@@ -54,6 +54,11 @@ class Option:
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def described(self) -> str:
+        """The help, with the values that it may have."""
+        return f"{self.help}: {', '.join(self.choices)}" if self.choices else self.help
+
 
 class Options(Mapping[str, Option]):
     """The options of one room, by name."""
@@ -162,6 +167,11 @@ def listed(words: Iterable[str]) -> str:
     """`a, b or c`."""
     *most, last = words
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def words_of(value: str) -> tuple[str, ...]:
+    """The parts of a list in one option, separated by commas, each once."""
+    return tuple(dict.fromkeys(word for part in value.split(",") if (word := part.strip())))
 
 
 def unknown_keys(options: Iterable[Option], config: Config) -> list[str]:

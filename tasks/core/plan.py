@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tasks.core.code import CodeMemory
 from tasks.core.digest import digest_of, files_under
 from tasks.core.errors import MissingTool
-from tasks.core.graph import Graph, Node
+from tasks.core.graph import Graph, Node, below
 from tasks.core.stage import Site
 from tasks.core.store import Lookup, Result, Store, new_record
 from tasks.core.versions import version_of
@@ -50,13 +50,17 @@ class Status:
 
 @dataclass(kw_only=True)
 class Plan:
-    """The status of every node of a graph, observed without running anything."""
+    """The status of every node of a graph, observed without running anything.
+
+    Args:
+        made: stage and fingerprint of what this run has made.
+    """
 
     graph: Graph
     site: Site
     store: Store
     status: dict[Node, Status] = field(default_factory=dict)
-    made: set[Node] = field(default_factory=set)
+    made: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._code = CodeMemory(self.site.cache / "code.json")
@@ -64,9 +68,9 @@ class Plan:
         self._looking = threading.Lock()
 
     def observe(self) -> Plan:
-        """Look at all nodes, from the ground up."""
-        for node in self.graph.nodes:
-            self.look(node)
+        """Look at all nodes, from the ground up; those into which the same goes become one."""
+        self.graph.unite(lambda node: tuple(self.look(node).inputs.items()))
+        self.status = {node: self.status[node] for node in self.graph.nodes}
         return self
 
     def look(self, node: Node) -> Status:
@@ -108,13 +112,12 @@ class Plan:
         if given := stage.given(self.site, **node.arguments) if stage.given else None:
             return Status(node=node, state="fresh", inputs=inputs, key=key, result=given)
         if not key:
-            waits = [name for name, value in inputs.items() if value == LATER]
-            reason = f"{' and '.join(waits)} will be made first"
+            reason = f"{awaited(node, inputs)} will be made first"
             changes = self._changes(node, inputs)
             return Status(
                 node=node, state="stale", inputs=inputs, key="", reason=reason, changes=changes
             )
-        if node.params["no_cache"] and node not in self.made:
+        if node.params["no_cache"] and (node.name, key) not in self.made:
             reason = "everything is made anew"
             return Status(node=node, state="stale", inputs=inputs, key=key, reason=reason)
         found = self._find(node, inputs, key)
@@ -181,6 +184,14 @@ class Plan:
             tuple(differences(record["inputs"], inputs)) for record in self.store.records(node.name)
         ]
         return min(candidates, key=len, default=())
+
+
+def awaited(node: Node, inputs: Mapping[str, str]) -> str:
+    """The stages that a node waits for, without those that these wait for themselves."""
+    waits = [each for each in node.parents if inputs[f"stage {each.name}"] == LATER]
+    implied = below(waits)
+    names = [each.name for each in waits if each not in implied]
+    return f"stage{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:

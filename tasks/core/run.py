@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Hashable
 from datetime import UTC, datetime
 
-from tasks.core.capacity import Cost, capacity_of_host
+from tasks.core.capacity import Cost, capacity_of_host, core_count
 from tasks.core.crew import Crew, Interrupted, News
 from tasks.core.deadline import Deadline
 from tasks.core.display import Display, Outcome, Row, describe, in_seconds, shown, table
@@ -33,9 +34,12 @@ class Run:
         started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         goals = plan.graph.goals
         self.deadline = Deadline(min(int(goal.params["timeout"]) for goal in goals))
-        self.jobs = [int(goal.params["jobs"]) for goal in goals]
+        # As few cores as any of the goals asks for.
+        capacities = [capacity_of_host(int(goal.params["jobs"])) for goal in goals]
+        self.capacity = min(capacities, key=lambda capacity: capacity.stages)
         logs = self.store.logs / f"{started}.{os.getpid()}"
-        self.maker = Maker(plan, self.labels, self.deadline, logs)
+        cores = min(self.capacity.stages, core_count())
+        self.maker = Maker(plan, self.labels, self.deadline, logs, cores=cores)
         self.crew: Crew[Node] = Crew()
 
     def perform(self) -> list[str]:
@@ -63,10 +67,10 @@ class Run:
         schedule = Schedule(
             needed,
             self.plan.graph.goals,
-            # As few as any of the goals asks for.
-            capacity=min((capacity_of_host(jobs) for jobs in self.jobs), key=lambda c: c.stages),
+            capacity=self.capacity,
             cost=self._cost,
             look=self._look,
+            outcome=self._outcome,
         )
         try:
             self._work_off(schedule)
@@ -110,6 +114,10 @@ class Run:
             return "stale"
         self.rows.append(Row(name=self.labels[node], outcome="fresh", seconds=0))
         return "fresh"
+
+    def _outcome(self, node: Node) -> Hashable:
+        """What a stage will be kept under; an action is like no other."""
+        return (node.name, self.plan.status[node].key) if node.stage.kind == "stored" else node
 
     def _start(self, node: Node) -> None:
         label = self.labels[node]

@@ -5,7 +5,7 @@ Whoever uses it carries out the orders of `step`, reports what came of each, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ class State(Enum):
 
     WAITING = auto()  # for those that it stands on
     IDLE = auto()  # live, and nobody needs it yet
+    HELD = auto()  # for another one that will leave just what this one would
     READY = auto()  # to be started as soon as there is room
     WORKING = auto()
     OPEN = auto()
@@ -49,6 +50,8 @@ class Schedule(Generic[N]):
         goals: the items that were asked for by name.
         cost: what an item takes; asked when it could start.
         look: whether an item must be made, now that all it stands on is known.
+        outcome: what is the same of items of which only one is to be made, because the others
+            would leave the same; asked after `look`.
     """
 
     def __init__(
@@ -59,14 +62,18 @@ class Schedule(Generic[N]):
         capacity: Capacity,
         cost: Callable[[N], Cost],
         look: Callable[[N], Verdict],
+        outcome: Callable[[N], Hashable],
     ) -> None:
         self._goals = goals
         self._capacity = capacity
         self._cost = cost
         self._look = look
+        self._outcome = outcome
         self._state = dict.fromkeys(items, State.WAITING)
         self._taken: dict[N, Cost] = {}
         self._failed: set[N] = set()
+        self._making: dict[Hashable, N] = {}
+        self._held: dict[N, N] = {}
         self._children: dict[N, list[N]] = {item: [] for item in items}
         for item in items:
             for parent in item.parents:
@@ -105,11 +112,19 @@ class Schedule(Generic[N]):
         self._taken.pop(item, None)
         if failed:
             self._failed.add(item)
+        self._held.pop(item, None)
+        self._making = {key: first for key, first in self._making.items() if first is not item}
+        for other in [other for other, first in self._held.items() if first is item]:
+            if failed:
+                self.over(other, failed=True)
+            else:
+                del self._held[other]
+                self._state[other] = State.WAITING  # for being looked at again
 
     # How it is decided
 
     def _settle(self) -> None:
-        for item in self._in(State.WAITING, State.IDLE, State.READY):
+        for item in self._in(State.WAITING, State.IDLE, State.HELD, State.READY):
             if any(parent in self._failed for parent in item.parents):
                 self.over(item, failed=True)
             elif self._state[item] is State.WAITING and self._can_look(item):
@@ -124,10 +139,15 @@ class Schedule(Generic[N]):
 
     def _judge(self, item: N) -> None:
         verdict = self._look(item)
-        if verdict == "stale":
-            self._state[item] = State.IDLE if item.is_live else State.READY
-        else:
+        if verdict != "stale":
             self.over(item, failed=verdict == "failed")
+        elif item.is_live:
+            self._state[item] = State.IDLE
+        elif (first := self._making.setdefault(self._outcome(item), item)) is item:
+            self._state[item] = State.READY
+        else:
+            self._held[item] = first
+            self._state[item] = State.HELD
 
     def _can_look(self, item: N) -> bool:
         # What a live item will be is known before it is there.

@@ -12,6 +12,8 @@ and returns facts; both together are its result. Two kinds keep nothing:
 
 from __future__ import annotations
 
+import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from invoke.parser.argument import Argument
 from invoke.tasks import Call, Task
 
+from tasks.core.flags import flags
 from tasks.core.options import Option, Options, Value
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ class Step:
         work: a folder for scratch files; gone afterwards.
         runner: starts programs and logs into this stage's log.
         is_goal: it was asked for by name, and not only because others stand on it.
+        cores: so many threads at most keep them busy; what --jobs says, if there are so many.
         fingerprint: of all that goes into the result.
         inputs: all that goes into it, by name; what `depends=` returned is among it.
     """
@@ -86,6 +90,7 @@ class Step:
     is_goal: bool
     fingerprint: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    cores: int = 1
     published: list[Publication] = field(default_factory=list)
     known_digests: dict[str, str] = field(default_factory=dict)
     shown: list[str] = field(default_factory=list)
@@ -224,38 +229,35 @@ class Stage(Task[Any]):
     def is_live(self) -> bool:
         return self.kind == "live"
 
-    @property
-    def own_options(self) -> dict[str, Option]:
+    @functools.cached_property
+    def own_options(self) -> Mapping[str, Option]:
         """The options that the body and `also` name, and those of the run."""
         names = (*self.argspec(self.body).parameters, *self.also)
         named = {name: self.options[name] for name in names}
         return {**named, **RUN_OPTIONS}
 
-    def all_options(self) -> dict[str, Option]:
+    @functools.cached_property
+    def all_options(self) -> Mapping[str, Option]:
         """Its own options and those of all it stands on: a flag for each, here too."""
         found = self.own_options
         for needed in stages_before(self):
-            found = {**needed.all_options(), **found}
+            found = {**needed.all_options, **found}
         return found
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """The flags of the command line, own ones first, none with a value by itself."""
-        return flags({**self.own_options, **self.all_options()})
+        return flags({**self.own_options, **self.all_options}, self._fixed())
 
-
-def flags(options: Mapping[str, Option]) -> list[Argument]:
-    """Invoke's arguments for options. None as the value means: not given."""
-    return [
-        Argument(
-            names=(option.flag.removeprefix("--"),),
-            attr_name=option.name if "_" in option.name else None,
-            # Other types are converted by `judge`, which says what is wrong; Invoke would crash.
-            kind=bool if option.kind is bool else str,
-            help=option.help,
-        )
-        for option in options.values()
-        if not option.secret
-    ]
+    def _fixed(self) -> dict[str, Value]:
+        """The values that its `pre=` gives to all stages that have a parameter of the name."""
+        given: defaultdict[str, set[Value | None]] = defaultdict(set)
+        if any(call.kwargs for call in calls_before(self)):
+            for call in calls_before(self):
+                for name in call.task.all_options if isinstance(call.task, Stage) else ():
+                    given[name].add(call.kwargs.get(name))
+        mine = self.own_options
+        only = {name: next(iter(values)) for name, values in given.items() if len(values) == 1}
+        return {name: one for name, one in only.items() if one is not None and name not in mine}
 
 
 def as_call(task: Task[Any] | Call) -> Call:

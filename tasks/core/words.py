@@ -10,6 +10,7 @@ from typing import Any
 
 from invoke.parser import parser
 from invoke.parser.argument import Argument
+from invoke.parser.context import ParserContext
 from invoke.parser.parser import ParseMachine
 
 
@@ -48,6 +49,12 @@ class Words(Argument):
 
 class Machine(ParseMachine):
     """Invoke's parser, which stops asking for words where the task ends."""
+
+    def __init__(self, initial: ParserContext, contexts: Any, ignore_unknown: bool) -> None:
+        super().__init__(initial, type(contexts)(), ignore_unknown)
+        # Invoke copies the flags of all tasks here, which takes 40 ms, and those of a task that it
+        # meets once more.
+        self.contexts = contexts
 
     @property
     def waiting_for_flag_value(self) -> bool:

@@ -140,8 +140,14 @@ def connect(timeout_s: float = REPLY_TIMEOUT_S) -> Engine:
     """
     settings = settings_by_environment()
     address = str(settings["base_url"])
-    spoken = negotiate(address, settings, timeout_s)
-    return Engine(address, {**settings, "version": spoken}, timeout_s)
+    require_socket(address, timeout_s)
+    return Engine(address, {**settings, "version": version_to_speak(address, timeout_s)}, timeout_s)
+
+
+@functools.cache
+def version_to_speak(address: str, timeout_s: float) -> str:
+    """As `negotiate`; a run has a dozen connections, and an engine that answered is asked once."""
+    return negotiate(address, settings_by_environment(), timeout_s)
 
 
 def settings_by_environment() -> dict[str, Any]:
@@ -180,7 +186,6 @@ def negotiate(address: str, settings: Mapping[str, Any], timeout_s: float) -> st
     from docker import APIClient
     from docker.constants import DEFAULT_DOCKER_API_VERSION
 
-    require_socket(settings["base_url"], timeout_s)
     try:
         with translated("say its version"):
             # Naming any version keeps the SDK from asking by itself, which hides what went wrong.

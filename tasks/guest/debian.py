@@ -11,6 +11,7 @@ from tasks.core.errors import BadInput, CannotRun, CommandFailed
 from tasks.core.events import Reporter
 from tasks.core.process import Runner
 from tasks.core.tools import require_tool
+from tasks.guest import headers
 from tasks.guest.bootstrap import (
     RELEASES,
     Call,
@@ -52,17 +53,15 @@ HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 WORK_BYTES = 5 << 30
 
 # Run on the host, beside the root ($1): the headers that belong to the kernel just installed.
-# The packages around them (the compiler, libc) are the toolchain's own choice.
 SAVE_HEADERS = f"""\
 set -eu
+{headers.FUNCTION}
 out="$1/{STAGING}/out"
 mkdir -p "$out/headers"
 release=$(cat "$out/release")
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 cd "$out/headers"
-apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \\
-  --no-replaces --no-enhances "linux-headers-$release" |
-  grep -E '^linux-(headers|kbuild|compiler)-' | sort -u | xargs apt-get download
+headers_of "linux-headers-$release" | xargs apt-get download
 """
 
 

@@ -17,13 +17,14 @@ from tasks.core.errors import CommandFailed, MachineFailed, NoRoom, VmbakeError
 from tasks.core.process import Runner
 from tasks.core.tools import find_tool
 from tasks.guest import mounter
+from tasks.qemu.disk import FULL_BYTES
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "native"
-# The exit statuses by which with-disk.sh says what went wrong around the script.
+# The exit statuses by which with-disk.sh, and with-toolchain.sh for 70, say what went wrong.
 DAEMON_DIED = 70
 NOT_WRITTEN = 72
-# With less than this a disk counts as full: qcow2 grows in clusters, and needs some for its tables.
-FULL_BYTES = 16 << 20
+# The disk is of a kind that can't be opened, or worked on; the last line says why.
+UNSUPPORTED = 73
 IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APART = ("unshare", "--uts", "--ipc", "--net", "--")
 SCRIPT = "inside.sh"
@@ -38,6 +39,7 @@ class Inside:
         share: a folder of the host.
         cmdline: the kernel's command line, as the script sees it.
         network: whether the script can reach the host's network.
+        adopt: vmbake did not make the disk; its root is looked at first, and given all the room.
         env: more environment variables.
     """
 
@@ -46,6 +48,7 @@ class Inside:
     hostname: str
     cmdline: str = ""
     network: bool = False
+    adopt: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,11 +64,13 @@ def run_in_disk(
     """Run a script in the root file system of a qcow2 image, and write all of it to the image.
 
     Args:
-        image: an image that nobody else has open; its largest partition is an ext4 root.
+        image: an image that nobody else has open; its largest partition is an ext4 root, and its
+            /boot may be on another.
         work: a folder for what is needed meanwhile.
 
     Raises:
-        CommandFailed: the script failed, or the image could not be opened.
+        CommandFailed: the script failed, or the image could not be opened (UNSUPPORTED is the
+            status if it is of a wrong kind).
         MachineFailed: a daemon that gives access to the image died, or the host's disk fails.
         NoRoom: the host's disk filled up.
         TimedOut: it took longer than `timeout_s` seconds.
@@ -75,6 +80,8 @@ def run_in_disk(
     (inside.share / SCRIPT).write_text(inside.script)
     (inside.share / "hostname").write_text(f"{inside.hostname}\n")
     (inside.share / "cmdline").write_text(f"{inside.cmdline}\n")
+    if inside.adopt:
+        (inside.share / "adopt").touch()
     network = "yes" if inside.network else "no"
     way = mounter.choose()
     argv: list[str | Path] = ["sh", SCRIPTS / "with-disk.sh", image, room, network, inside.share]
@@ -89,7 +96,7 @@ def run_in_disk(
 
 
 def explain(error: CommandFailed, folder: Path) -> VmbakeError:
-    """The failure by its cause; `folder` is where the image lies."""
+    """The failure by its cause; `folder` is where the work was done."""
     again = "Run the same command again: it begins with this stage."
     # Programs have many words for a full disk, and the daemon has one of its own for each file.
     free_bytes = shutil.disk_usage(folder).free
@@ -127,7 +134,7 @@ def run_with_toolchain(
         cached: files of which it finds copies in /tmp/cache of the toolchain's root, by name.
 
     Raises:
-        CommandFailed, TimedOut: as Runner.run.
+        CommandFailed, MachineFailed, NoRoom, TimedOut: as run_in_disk.
     """
     room = work / "toolchain"
     room.mkdir()
@@ -139,7 +146,10 @@ def run_with_toolchain(
     argv: list[str | Path] = ["sh", SCRIPTS / "with-toolchain.sh"]
     way = mounter.choose()
     argv += [toolchain, source, room, room / SCRIPT, way.name]
-    runner.run([*way.namespaces, *APART, *argv], timeout_s=timeout_s, on_line=on_line)
+    try:
+        runner.run([*way.namespaces, *APART, *argv], timeout_s=timeout_s, on_line=on_line)
+    except CommandFailed as error:
+        raise explain(error, work) from error
     return room / "results"
 
 

@@ -10,6 +10,7 @@ from tasks.core.errors import BadInput, CommandFailed
 from tasks.core.events import Reporter
 from tasks.core.process import Runner
 from tasks.core.tools import require_tool
+from tasks.guest import headers as kernel_headers
 from tasks.guest.bootstrap import (
     Call,
     Mode,
@@ -43,8 +44,9 @@ SQUASHFS = (
 # empty, and the packages as the rest. Unpacking is most of the work, so all cores share it, where
 # mmdebstrap's own variant `extract` takes one package after the other. No two of the packages have
 # a file in common.
-UNPACK = """\
+UNPACK = rf"""
 set -euo pipefail
+{kernel_headers.FUNCTION}
 root=$1 headers=$2
 shift 2
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
@@ -52,23 +54,20 @@ echo "I: downloading packages with apt..." >&2
 if ! [ "$(ls -A "$headers")" ]; then
   headers=$root/var/cache/apt/headers
   mkdir -p "$headers"
-  apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-    --no-replaces --no-enhances linux-headers-cloud-amd64 |
-    grep -E '^linux-(headers|kbuild|compiler)-' | grep -vx linux-headers-cloud-amd64 | sort -u |
-    (cd "$headers" && xargs apt-get download -qq >&2)
+  headers_of {kernel_headers.PACKAGE} | (cd "$headers" && xargs apt-get download -qq >&2)
 fi
 # What the headers need, such as the compiler that the kernel was made with; of alternatives the
 # first. They may name the kernel, too, but nothing is compiled with that.
 for deb in "$headers"/*.deb; do dpkg-deb -f "$deb" Depends; done |
-  tr ',' '\\n' | sed -E 's/^ +//; s/[ (:|].*//' | grep -v '^linux-' |
+  tr ',' '\n' | sed -E 's/^ +//; s/[ (:|].*//' | grep -v '^linux-' |
   xargs apt-get --yes -qq --option=APT::Get::Download-Only=true install "$@" >&2
 
 # Not dpkg-deb -x: it would put a directory in the place of the link /lib.
-unpack() { dpkg-deb --fsys-tarfile "$2" | tar -x --keep-directory-symlink -C "$1" -f -; }
+unpack() {{ dpkg-deb --fsys-tarfile "$2" | tar -x --keep-directory-symlink -C "$1" -f -; }}
 export -f unpack
 echo "I: extracting archives..." >&2
 # The largest first, so that the cores end at the same time.
-find "$root/var/cache/apt/archives" "$headers" -name '*.deb' -printf '%s %p\\n' |
+find "$root/var/cache/apt/archives" "$headers" -name '*.deb' -printf '%s %p\n' |
   sort -rn | cut -d' ' -f2- |
   xargs -r -n 1 -P "$(nproc)" bash -c 'set -euo pipefail; unpack "$0" "$1"' "$root"
 """

@@ -218,12 +218,14 @@ def accelerator(patient: Patient) -> Iterator[Finding]:
 def native_engine(patient: Patient) -> Iterator[Finding]:
     """Whether images can be filled without a guest; a guest does it, too, slower without KVM."""
     if missing := native.obstacles():
-        yield warning(
-            f"images are filled in a guest: {', '.join(missing)} is missing here",
-            "Give vmbake that if a guest takes too long; docs/vexfs.md has who may mount, and how.",
+        fix = (
+            "Give vmbake that if a guest takes too long; docs/vexfs.md has who may mount, and how."
         )
+        if find_tool("docker"):
+            fix += "\nIn a container it has all of it: scripts/in-container inv vexfs.image"
+        yield warning(f"images are filled in a guest: {', '.join(missing)} is missing here", fix)
     else:
-        yield fine("images of Debian bases are filled on this host where KVM does not work")
+        yield fine("images are filled on this host where KVM does not work")
 
 
 def memory(patient: Patient) -> Iterator[Finding]:

@@ -24,6 +24,9 @@ Compression = Literal["zstd", "zlib"]
 # Coroutines of one conversion; they compress in parallel, and without -W write in order.
 COROUTINES = 8
 SECTOR_BYTES = 512
+# A file system with less room than this is full: a qcow2 grows in clusters, and needs some for its
+# tables.
+FULL_BYTES = 16 << 20
 
 # First bytes of what users offer by mistake; from the formats' specifications.
 FOREIGN = {

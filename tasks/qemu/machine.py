@@ -293,7 +293,9 @@ class Machine:
 
     @property
     def snapshots(self) -> Snapshots:
-        return Snapshots(self._qmp, self._watch, self.spec.writable_nodes)
+        written = (disk.path.parent for disk in self.spec.disks if not disk.read_only)
+        folder = next(written, self.directory)
+        return Snapshots(self._qmp, self._watch, self.spec.writable_nodes, folder)
 
     @property
     def migration(self) -> Migration:

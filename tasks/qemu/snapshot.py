@@ -7,10 +7,13 @@ say when they have ended and why they failed (QMP reference, "Snapshot").
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tasks.core.errors import BadInput, MachineFailed, NoRoom
+from tasks.core.errors import BadInput, MachineFailed, NoRoom, VmbakeError
+from tasks.qemu.disk import FULL_BYTES
 from tasks.qemu.qmp import Qmp
 from tasks.qemu.watch import Watch
 
@@ -23,12 +26,14 @@ class Snapshots:
 
     Args:
         nodes: its writable disks, all qcow2; the first one holds the RAM.
+        folder: where the first one lies.
     """
 
-    def __init__(self, qmp: Qmp, watch: Watch, nodes: Sequence[str]) -> None:
+    def __init__(self, qmp: Qmp, watch: Watch, nodes: Sequence[str], folder: Path) -> None:
         self._qmp = qmp
         self._watch = watch
         self._nodes = tuple(nodes)
+        self._folder = folder
 
     def save(self, tag: str, *, timeout_s: float) -> None:
         """Save RAM, devices and disks; the guest stands still meanwhile and then goes on.
@@ -120,5 +125,12 @@ class Snapshots:
         error = next((entry.get("error") for entry in jobs if entry["id"] == job), None)
         self._qmp.execute("job-dismiss", {"id": job})
         if error is not None:
-            kind = NoRoom if "No space left" in error else MachineFailed
-            raise kind(f"QEMU could not {verb} the snapshot {tag}: {error}.")
+            raise self._failure(verb, f"QEMU could not {verb} the snapshot {tag}: {error}.", error)
+
+    def _failure(self, verb: str, what: str, error: str) -> VmbakeError:
+        # Of a state that could not be written, QEMU 7.2 says "Input/output error" only.
+        free_bytes = shutil.disk_usage(self._folder).free
+        if "No space left" in error or (verb == "save" and free_bytes < FULL_BYTES):
+            hint = "Make room there, and run it again."
+            return NoRoom(f"The disk of {self._folder} is full: {what}", hint=hint)
+        return MachineFailed(what)

@@ -56,14 +56,22 @@ def make(step: Step, reference: str) -> Facts:
                 "layout": asdict(found),
                 "scripts": digest_of(changed),
             }
-            # Whatever is made from it has that label, too.
-            changes = Changes(labels={**kept.labels(step, facts), kept.UPSTREAM: upstream.id})
             name = f"{NAME}:{upstream.id.removeprefix('sha256:')[:ID_DIGITS]}"
             before = images.find(run.engine, name)
+            if before and is_made(before, step):
+                return facts | {"image": before.id}
+            # Whatever is made from it has that label, too.
+            changes = Changes(labels={**kept.labels(step, facts), kept.UPSTREAM: upstream.id})
             image = commit(container, changes, message="vmbake: qcow2 disks", name=name)
         if before and before.id != image.id:
             remove_unused(run.engine, before)
     return facts | {"image": image.id}
+
+
+def is_made(image: Image, step: Step) -> bool:
+    """Whether it is what the stage makes: a build of another checkout was faster, and uses it."""
+    same = image.labels.get(kept.FINGERPRINT) == step.fingerprint
+    return same and not step.params["no_cache"]
 
 
 def remove_unused(engine: Engine, image: Image) -> None:

@@ -69,7 +69,7 @@ def fetch_pat(
     return pat.make(step, source, offline=offline)
 
 
-@image_stage(reads=lambda **_: [layout.CONVERT_SOURCE])
+@stage(keeper=kept.BASES, reads=lambda **_: [layout.CONVERT_SOURCE])
 def base_image(step: Step, base_image: str) -> Facts:
     """Fetch vdsm/virtual-dsm and have it use qcow2 disks."""
     return base.make(step, base_image)

@@ -33,18 +33,18 @@ def machine(site: Site, **params: Any) -> dict[str, str]:
 
 def wizard_code(command: str) -> Callable[..., dict[str, str]]:
     """A hook: the code of a command of scripts/provision_dsm.py."""
-    return lambda site, **_: provisioning.code_of([command])
+    return lambda site, **_: provisioning.code_of([command], site)
 
 
 def first_boot(site: Site, **params: Any) -> dict[str, str]:
     """The machine, and what waits for the wizard."""
-    return machine(site, **params) | provisioning.code_of(["wait-for-boot"])
+    return machine(site, **params) | provisioning.code_of(["wait-for-boot"], site)
 
 
 def rest_of_the_wizard(site: Site, *, checkpoints: str, **_: Any) -> dict[str, str]:
     """The code of the steps that no checkpoint before the last one has behind it."""
     rest = provisioning.STEPS[-1:] if checkpoints == "all" else provisioning.STEPS
-    return provisioning.code_of(rest)
+    return provisioning.code_of(rest, site)
 
 
 def unless_wanted(checkpoint: str, below: Stage) -> Callable[..., list[Stage] | None]:

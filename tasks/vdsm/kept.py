@@ -47,7 +47,32 @@ class InEngine:
         return "" if found else "its image was removed from the Docker engine"
 
 
+class Bases(InEngine):
+    """The keeper of base images; they are made from what a name stands for, which may change."""
+
+    def find(self, stage: str, fingerprint: str) -> Facts | None:
+        """As for every image, if it was made from what has the name now."""
+        facts = super().find(stage, fingerprint)
+        return facts if facts and not moved(facts) else None
+
+    def damage(self, result: Result) -> str:
+        """Why the image can't be used any more."""
+        return super().damage(result) or moved(result.facts)
+
+
+def moved(facts: Mapping[str, Any]) -> str:
+    """What a base image's name stands for now, if it is another image of upstream's."""
+    reference, upstream = str(facts["reference"]), str(facts["upstream"])
+    with connect() as engine:
+        now = images.find(engine, reference)
+    # Without it, a build goes on with what was made from it.
+    if now is None or now.id == upstream:
+        return ""
+    return f"{reference} is another image now ({now.id[:19]}, not {upstream[:19]})"
+
+
 KEEPER = InEngine()
+BASES = Bases()
 
 
 def labelled(engine: Engine, stage: str, fingerprint: str) -> Image | None:

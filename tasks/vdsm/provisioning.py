@@ -8,11 +8,11 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.core.code import Symbol, digests_from
+from tasks.core.code import CodeMemory, Symbol
 from tasks.core.digest import digest_of
 from tasks.core.errors import CommandFailed, MachineFailed, ProvisionFailed
 from tasks.core.process import Process
-from tasks.core.stage import Params, Step
+from tasks.core.stage import Params, Site, Step
 from tasks.vdsm.dsm import Dsm
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "provision_dsm.py"
@@ -45,11 +45,12 @@ def patience(slow: int, accel: str) -> int:
     return slow or (1 if accel == "kvm" else SLOW_WITHOUT_KVM)
 
 
-def code_of(commands: Iterable[str]) -> dict[str, str]:
+def code_of(commands: Iterable[str], site: Site) -> dict[str, str]:
     """The code of commands of the script as inputs of a stage: an edit counts where it matters."""
+    memory = CodeMemory(site.cache / "wizard.json")
     return {
         f"code scripts/provision_dsm.py {command}": digest_of(
-            digests_from(Symbol("scripts.provision_dsm", command.replace("-", "_")))
+            memory.digests_from(Symbol("scripts.provision_dsm", command.replace("-", "_")))
         )
         for command in commands
     }

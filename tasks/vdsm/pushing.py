@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tasks.core.errors import BadInput, VmbakeError
+from tasks.core.options import words_of
 from tasks.core.stage import Site, Step
 from tasks.docker import images, registry
 from tasks.docker.engine import Engine, connect
@@ -30,14 +31,9 @@ def problems(
             "--architectures is for TCG images: with KVM, DSM runs on amd64 only.",
             hint="Leave it out, or add --accel tcg.",
         )
-    for name in names_of(architectures):
+    for name in words_of(architectures):
         if not ARCHITECTURE.fullmatch(name):
             yield BadInput(f"{name!r} in --architectures is no architecture; amd64 and arm64 are.")
-
-
-def names_of(architectures: str) -> list[str]:
-    """The architectures in a list with commas."""
-    return [name.strip() for name in architectures.split(",") if name.strip()]
 
 
 def push(step: Step, name: str, tag: str, push_to: str, architectures: str) -> None:
@@ -51,7 +47,7 @@ def push(step: Step, name: str, tag: str, push_to: str, architectures: str) -> N
         DownloadFailed: the registry did not take it.
     """
     target = push_to or name
-    members = names_of(architectures)
+    members = words_of(architectures)
     with connect() as engine:
         source = images.find(engine, f"{name}:{tag}")
         if source is None:

@@ -1,7 +1,7 @@
 """Base images: made or fetched, always `disk.qcow2` of the wanted size.
 
 A Debian base is bootstrapped with the variant's packages in it and comes with its kernel, for a
-direct boot. On any other base cloud-init installs the packages in the guest.
+direct boot. On any other base cloud-init installs the packages in the guest, or the native engine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.artifacts.pins import Pins
 from tasks.core.stage import Facts, Step
-from tasks.guest import cloudconfig, debian, ubuntu
+from tasks.guest import cloudconfig, debian, headers, ubuntu
 from tasks.qemu import disk
 from tasks.vexfs.options import CLOUD_INIT
 
@@ -22,7 +22,7 @@ HEADERS = "headers"
 DEBIAN = {"debian-13": "trixie", "debian-12": "bookworm"}
 FILE = "file:"
 # What Ubuntu calls packages that the variants name as Debian does.
-UBUNTU_NAMES = {"linux-headers-cloud-amd64": "linux-headers-virtual"}
+UBUNTU_NAMES = {headers.PACKAGE: "linux-headers-virtual"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,11 @@ def packages_before(base: str, variant: str, engine: str) -> tuple[str, ...]:
 def names_of_packages(base: str) -> dict[str, str]:
     """Debian's name to the base's own, for packages that have another one there."""
     return UBUNTU_NAMES if base.startswith("ubuntu") else {}
+
+
+def names_for_kernel(kernel: str) -> dict[str, str]:
+    """Other names for packages of a disk that keeps its kernel, whatever the archive has."""
+    return {headers.PACKAGE: f"linux-headers-{kernel}"}
 
 
 def make(

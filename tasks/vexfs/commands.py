@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from invoke.collection import Collection
 from invoke.tasks import call, task
 
+from tasks.core.options import words_of
 from tasks.core.stage import Facts, Stage, Step
 from tasks.qemu import machine
 from tasks.vexfs import (
@@ -27,6 +28,7 @@ from tasks.vexfs import (
     compilers,
     compiling,
     engines,
+    foreign,
     inputs,
     manifest,
     natively,
@@ -38,7 +40,7 @@ from tasks.vexfs.options import OPTIONS
 QEMU = "qemu-system-x86_64"
 GIB = 1 << 30
 # What decides about the engine.
-GATE = ("engine", "base", "accel")
+GATE = ("engine", "accel")
 # What says how the source is compiled; it counts by what is found there.
 RECIPE = ("source", "module_command", "module_file", "tool_command", "tool_file")
 # What a restored machine takes; what it is like comes from its snapshot.
@@ -48,13 +50,35 @@ stage = functools.partial(task, klass=Stage, options=OPTIONS)
 
 
 @stage(
+    name="build-cloudimg",
+    check=inputs.base_problems,
+    reads=inputs.adopted_files,
+    depends=inputs.adopted_release,
+    tools=("qemu-img",),
+    requires=("sfdisk", "resize2fs"),
+    room_bytes=5 * GIB,
+)
+def adopt_natively(
+    step: Step, base: str, image_mirror: str, image_release: str, offline: bool, disk_size: int
+) -> Facts:
+    """Fetch a base that vmbake did not make, and look into it natively."""
+    servers = bases.Servers(
+        mirror="", image_mirror=image_mirror, image_release=image_release, offline=offline
+    )
+    made = bases.make(step, base, (), servers, disk_size * GIB)
+    return {**made, **foreign.adopt(step, step.out / bases.DISK)}
+
+
+@stage(
+    instead=inputs.if_foreign_and_native(adopt_natively),
     check=inputs.base_problems,
     reads=inputs.base_files,
     depends=inputs.base_packages,
-    also=("engine", "accel"),
+    also=GATE,
     indirect=("variant",),
     tools=("mmdebstrap", "qemu-img"),
     room_bytes=5 * GIB,
+    cost=inputs.base_cost,
 )
 def build_cloudimg(
     step: Step,
@@ -80,6 +104,7 @@ def build_cloudimg(
     tools=("mmdebstrap",),
     requires=("mksquashfs",),
     room_bytes=2 * GIB,
+    cost=inputs.compilers_cost,
 )
 def unpack_compilers(step: Step, base: str, toolchain: str, mirror: str, offline: bool) -> Facts:
     """Unpack compilers and the archive's newest kernel headers."""
@@ -87,8 +112,25 @@ def unpack_compilers(step: Step, base: str, toolchain: str, mirror: str, offline
 
 
 @stage(
+    name="toolchain",
+    pre=[build_cloudimg],
+    reads=inputs.native_toolchain_files,
+    depends=inputs.engine_native,
+    room_bytes=4 * GIB,
+    cost=inputs.compilers_cost,
+)
+def toolchain_natively(step: Step, base: str, toolchain: str, offline: bool) -> Facts:
+    """Install compilers and kernel headers over a base that isn't ours, and pack all of it."""
+    packages = tuple(toolchain.split())
+    return foreign.install_compilers(step, step.result(build_cloudimg), packages, offline=offline)
+
+
+@stage(
     pre=[build_cloudimg, unpack_compilers],
+    instead=inputs.if_foreign_and_native(toolchain_natively),
     reads=inputs.toolchain_templates,
+    also=("engine",),
+    indirect=("engine",),
     tools=("mmdebstrap", QEMU),
     room_bytes=4 * GIB,
     cost=inputs.toolchain_cost,
@@ -155,8 +197,8 @@ def parts_of(step: Step) -> building.Parts:
     pre=[build_cloudimg, ssh_key, seed_iso],
     kind="live",
     depends=inputs.accelerator,
-    also=("engine", "base"),
-    indirect=("engine", "base"),
+    also=("engine",),
+    indirect=("engine",),
     tools=(QEMU,),
     cost=inputs.guest_cost,
 )
@@ -182,7 +224,7 @@ def savevm(step: Step) -> Facts:
     pre=[build_cloudimg],
     instead=inputs.unless_packages(build_cloudimg),
     check=inputs.native_problems,
-    reads=inputs.native_script("packages.sh"),
+    reads=inputs.native_script("apt.sh", "packages.sh"),
     depends=inputs.own_packages,
     also=("base",),
     indirect=("variant", "base"),
@@ -217,6 +259,7 @@ def fill(step: Step, variant: str, version: str) -> Facts:
     depends=inputs.native_recipe,
     also=(*RECIPE, *GATE),
     indirect=(*RECIPE, *GATE),
+    cost=inputs.native_compile_cost,
 )
 def compile_natively(step: Step, version: str) -> Facts:
     """Compile the module and vexctl in the toolchain's root."""
@@ -272,7 +315,12 @@ def seal(step: Step, ssh_port: int, keep_vm: bool) -> Facts:
     return facts
 
 
-@stage(pre=[build_cloudimg, seal], tools=("qemu-img",), room_bytes=2 * GIB)
+@stage(
+    pre=[build_cloudimg, seal],
+    tools=("qemu-img",),
+    room_bytes=2 * GIB,
+    cost=inputs.compress_cost,
+)
 def compress(step: Step, compression: str) -> Facts:
     """Write the image and its compressed form."""
     return artifact.finish(step, step.result(seal).path(building.MACHINE_DISK), compression)
@@ -317,7 +365,7 @@ def image(step: Step, variant: str, version: str, base: str, compression: str) -
 
 @stage(
     pre=[image],
-    instead=lambda *_, variants, **__: [call(image, variant=each) for each in variants.split(",")],
+    instead=lambda *_, variants, **__: [call(image, variant=each) for each in words_of(variants)],
 )
 def images(step: Step, variants: str) -> None:
     """Bake the images of several variants in one run."""

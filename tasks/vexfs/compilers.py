@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tasks.core.errors import CannotRun
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest import cloudconfig, toolchain
 from tasks.qemu.accel import Accel
 from tasks.qemu.machine import Machine
-from tasks.vexfs import bases, building, seed
+from tasks.vexfs import bases, building, natively, seed
 
 DISK_ID = "toolchain"
 # Made natively: a file system of its own. Made in a guest: its whole disk, over the base.
@@ -38,12 +37,7 @@ def unpack(
         CannotRun: offline.
         DownloadFailed, VerificationFailed, NoRoom, CommandFailed: what the archive or the disk did.
     """
-    if offline:
-        raise CannotRun(
-            f"The compilers of {base} are not in the store, and getting them takes downloads, "
-            "which --offline forbids.",
-            hint="Run once without --offline.",
-        )
+    natively.require_downloads(f"The compilers of {base}", offline=offline)
     kernel = toolchain.build(
         bases.DEBIAN[base],
         headers,

@@ -16,6 +16,9 @@ from tasks.vexfs.compile_cache import CARGO_LOCK, CompileCache, keys_of
 from tasks.vexfs.licenses import crate_licenses, module_license
 from tasks.vexfs.source import SAMPLE, Recipe, files_of, overrides, recipe_of, tree_of
 
+# Below the store's caches.
+CACHE = "compile"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -75,7 +78,9 @@ def compile_natively(step: Step, kernel: str, tools: Result) -> Facts:
         results = native.run_with_toolchain(
             tools.path(compilers.NATIVE),
             copy,
-            guest_steps.compile_script(source.recipe, source.version, cache.parts, kernel),
+            guest_steps.compile_script(
+                source.recipe, source.version, cache.parts, kernel, step.cores
+            ),
             step.work,
             cached=cache.archives(),
             runner=step.runner,
@@ -98,11 +103,12 @@ def cache_of(step: Step, source: Source, tools: Result) -> CompileCache:
             tools.digest,
             source.tree,
             source.files,
+            root=step.site.root,
             recipe=source.recipe,
             version=source.version,
             digest=step.digests.of,
         )
-    return CompileCache(folder=step.site.cache / "compile", keys=keys)
+    return CompileCache(folder=step.site.cache / CACHE, keys=keys)
 
 
 def keep(step: Step, cache: CompileCache, archives: dict[str, Path]) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.core import errors, options, process
+from tasks.core import errors, process, tools
 from tasks.guest import mounter, native
 from tasks.qemu import accel as accelerators
-from tasks.vexfs import bases
 
 if TYPE_CHECKING:
     from invoke.tasks import Call, Task
@@ -30,20 +29,17 @@ class Engine:
         return f"engine {self.name}: {self.reason}"
 
 
-def choose(site: Site, *, engine: Any, base: Any, accel: Any, **_: Any) -> Engine:
+def choose(site: Site, *, engine: Any, accel: Any, **_: Any) -> Engine:
     """The engine that a build gets; `auto` takes the fastest that works here.
 
     Raises:
-        BadInput: native is wanted for a base that it can't fill.
         CannotRun: native is wanted, and something for it is missing here.
         MissingTool, MachineFailed: neither works.
     """
     if engine == "native":
-        return require_native(base)
+        return require_native()
     if engine == "vm":
         return Engine(name="vm", reason="asked for")
-    if base not in bases.DEBIAN:
-        return Engine(name="vm", reason=f"the base {base} gets its packages in a guest")
     if accel == "kvm":
         return Engine(name="vm", reason="--accel kvm is asked for")
     missing = native.obstacles()
@@ -51,7 +47,8 @@ def choose(site: Site, *, engine: Any, base: Any, accel: Any, **_: Any) -> Engin
     if kvm_works:
         return Engine(name="vm", reason=f"KVM works: {finding}")
     if missing:
-        return Engine(name="vm", reason=f"native would be faster, but needs {', '.join(missing)}")
+        reason = f"native would be faster, but needs {', '.join(missing)}"
+        return Engine(name="vm", reason=reason + with_docker(" (scripts/in-container has it)"))
     return Engine(name="native", reason=told(f"faster than a guest without KVM ({finding})"))
 
 
@@ -61,24 +58,25 @@ def told(reason: str) -> str:
     return f"{reason}; {how}" if how else reason
 
 
-def require_native(base: Any) -> Engine:
+def require_native() -> Engine:
     """The native engine, because it is asked for.
 
     Raises:
-        BadInput, CannotRun: as `choose`.
+        CannotRun: as `choose`.
     """
-    if base not in bases.DEBIAN:
-        raise errors.BadInput(
-            f"--engine native fills {options.listed(bases.DEBIAN)}, and the base is {base}.",
-            hint="Other bases get their packages in a guest: --engine vm.",
-        )
     if missing := native.obstacles():
         raise errors.CannotRun(
             f"The native engine needs {', '.join(missing)}.",
-            hint="Give it that (scripts/bootstrap installs the packages; root needs no "
-            "subordinate IDs), or use --engine vm, which is slower.",
+            hint="Give it that (scripts/bootstrap installs the packages; root needs no subordinate"
+            f" IDs){with_docker(', run the command by scripts/in-container, which has it')},"
+            " or use --engine vm, which is slower.",
         )
     return Engine(name="native", reason=told("asked for"))
+
+
+def with_docker(text: str) -> str:
+    """A way out that is one where Docker is; "" elsewhere."""
+    return text if tools.find_tool("docker") else ""
 
 
 def kvm(site: Site, accel: Any, *, needed: bool) -> tuple[bool, str]:

@@ -76,9 +76,13 @@ def compile_source(
 
 
 def compile_script(
-    recipe: Recipe, version: str, cached: Iterable[str] = (), kernel: str = ""
+    recipe: Recipe, version: str, cached: Iterable[str] = (), kernel: str = "", jobs: int = 0
 ) -> str:
-    """The script that compiles for `kernel`, "" being the one that runs, with parts of a cache."""
+    """The script that compiles for `kernel`, "" being the one that runs, with parts of a cache.
+
+    Args:
+        jobs: compilers at a time; 0: as many as there are cores.
+    """
     words = {
         "VEXFS_VERSION": version,
         "MODULE_COMMAND": recipe.module_command,
@@ -87,6 +91,7 @@ def compile_script(
         "TOOL_FILE": recipe.tool_file,
         "KVER": kernel,
         "CACHED": " ".join(cached),
+        "JOBS": str(jobs or ""),
     }
     return script("compile.sh", words)
 

@@ -6,11 +6,20 @@ Each step is an overlay over the disk of the one before it, opened on this host.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tasks.core.errors import BadInput, CannotRun, CommandFailed, MachineFailed
+from tasks.core.errors import (
+    BadInput,
+    CannotRun,
+    CommandFailed,
+    DownloadFailed,
+    MachineFailed,
+    VmbakeError,
+)
 from tasks.core.stage import Facts, Step
 from tasks.core.store import Result
 from tasks.guest import bootstrap, native
@@ -25,6 +34,7 @@ NEEDS_A_KERNEL = (
 )
 # The exit status by which packages.sh says that the base is too old for them.
 BASE_TOO_OLD = 71
+UPGRADE = "Upgrade the disk where it runs, so that it has a kernel of today, and name it again."
 
 
 def install_packages(
@@ -37,29 +47,63 @@ def install_packages(
         BadInput: the base is too old for them.
         DownloadFailed, BadInput, NoRoom, CommandFailed: what the archive or the disk did.
     """
-    if offline:
-        raise CannotRun(
-            f"The packages {', '.join(packages)} are not in the store, and installing them takes "
-            "downloads, which --offline forbids.",
-            hint="Run once without --offline.",
-        )
-    words = f"PACKAGES='{' '.join(packages)}'\nKVER={base.facts['kernel']}\n"
-    text = words + (SCRIPTS / "packages.sh").read_text()
+    require_downloads(f"The packages {', '.join(packages)}", offline=offline)
+    own = step.params["base"] in bases.DEBIAN
+    names = {} if own else bases.names_for_kernel(base.facts["kernel"])
+    words = {
+        "PACKAGES": " ".join(names.get(name, name) for name in packages),
+        # What a guest does: a base of ours has no package that is only recommended, and on
+        # others it is for their own settings to say.
+        "WORDS": "--no-install-recommends" if own else "",
+    }
     lines: list[str] = []
     step.say(f"installing {', '.join(packages)}")
     try:
-        work_on(step, base.path(bases.DISK), text, lines, network=True)
+        overlay = work_on(
+            step,
+            base.path(bases.DISK),
+            script(words, "apt.sh", "packages.sh"),
+            lines,
+            network=True,
+        )
     except CommandFailed as error:
-        if error.status == BASE_TOO_OLD:
-            raise BadInput(
-                "The packages of the variant are for a newer kernel than that of the base, which "
-                "was made when the archive had an older one.",
-                hint="Make the base anew: inv vexfs.build-cloudimg --no-cache",
-                log=error.log,
-                tail=error.tail,
-            ) from error
-        raise bootstrap.explain(error, lines) from error
+        raise explain(error, lines, own=own) from error
+    keep(step, overlay)
     return {}
+
+
+def explain(error: CommandFailed, lines: list[str], *, own: bool) -> VmbakeError:
+    """A failure of the image's own apt, by its cause.
+
+    Args:
+        own: vmbake made the base.
+    """
+    if error.status == BASE_TOO_OLD:
+        return BadInput(
+            "The packages of the variant are for a newer kernel than that of the base, which "
+            "was made when the archive had an older one.",
+            hint="Make the base anew: inv vexfs.build-cloudimg --no-cache" if own else UPGRADE,
+            log=error.log,
+            tail=error.tail,
+        )
+    explained = bootstrap.explain(error, lines)
+    if isinstance(explained, DownloadFailed) and not own:
+        explained.hint = "Check the network, and the package sources in the disk's /etc/apt."
+    return explained
+
+
+def require_downloads(what: str, *, offline: bool) -> None:
+    """Whatever is not in the store is downloaded, if it may be.
+
+    Raises:
+        CannotRun: it may not.
+    """
+    if offline:
+        raise CannotRun(
+            f"{what} are not in the store, and getting them takes downloads, which --offline "
+            "forbids.",
+            hint="Run once without --offline.",
+        )
 
 
 def fill(step: Step, under: Path, files: Mapping[str, bytes]) -> Facts:
@@ -75,7 +119,7 @@ def fill(step: Step, under: Path, files: Mapping[str, bytes]) -> Facts:
     step.say("applying the cloud-init data")
     lines: list[str] = []
     # The words by which cloud-init looks for this kind of seed and nothing else.
-    work_on(step, under, (SCRIPTS / "fill.sh").read_text(), lines, cmdline="ds=nocloud")
+    overlay = work_on(step, under, script({}, "fill.sh"), lines, cmdline="ds=nocloud")
     result = json.loads((share(step) / "result.json").read_text())["v1"]
     said = {
         "cloud_init_errors": result["errors"],
@@ -88,6 +132,7 @@ def fill(step: Step, under: Path, files: Mapping[str, bytes]) -> Facts:
         error.hint += f"\n{NEEDS_A_KERNEL}"
         error.tail += tuple(line.rstrip() for line in lines[-SHOWN_LINES:])
         raise
+    keep(step, overlay)
     return {}
 
 
@@ -105,9 +150,10 @@ def seal(step: Step, under: Path, compiled: Result, kernel: str) -> Facts:
     step.say("installing the module and vexctl, and sealing")
     lines: list[str] = []
     # For the bill of materials.
-    keep = f"cp /var/lib/dpkg/status /run/vmbake/{building.DPKG_STATUS}\n"
+    status = f"cp /var/lib/dpkg/status /run/vmbake/{building.DPKG_STATUS}\n"
     install = guest_steps.install_script(names, kernel)
-    work_on(step, under, keep + install + guest_steps.script("seal.sh", {}), lines)
+    overlay = work_on(step, under, status + install + guest_steps.script("seal.sh", {}), lines)
+    keep(step, overlay)
     shutil.copyfile(share(step) / building.DPKG_STATUS, step.out / building.DPKG_STATUS)
     return building.sealed_facts(guest_steps.sealed_in(lines))
 
@@ -125,31 +171,41 @@ def share(step: Step) -> Path:
     return folder
 
 
+def script(words: Mapping[str, str], *names: str) -> str:
+    """Scripts of scripts/native/ in one, with its variables set before it."""
+    assignments = [f"{key}={shlex.quote(value)}\n" for key, value in words.items()]
+    return "".join([*assignments, *((SCRIPTS / name).read_text() for name in names)])
+
+
 def work_on(
     step: Step,
     under: Path,
-    script: str,
+    text: str,
     lines: list[str],
     *,
     cmdline: str = "",
     network: bool = False,
-) -> None:
-    """Run a script in the root of a new overlay over a disk, and make that the stage's result."""
+) -> Path:
+    """Run a script in the root of a new overlay over a disk; returns the overlay."""
     overlay = step.work / building.MACHINE_DISK
     disk.create_overlay(step.runner, overlay, backing=under, backing_format="qcow2")
-    inside = native.Inside(
-        script=script,
-        share=share(step),
-        hostname=seed.HOSTNAME,
-        cmdline=cmdline,
-        network=network,
-    )
+    enter(step, overlay, text, lines, cmdline=cmdline, network=network)
+    return overlay
+
+
+def enter(step: Step, image: Path, text: str, lines: list[str], **words: Any) -> None:
+    """Run a script in the root of a disk; `words` are more of native.Inside's."""
+    inside = native.Inside(script=text, share=share(step), hostname=seed.HOSTNAME, **words)
     native.run_in_disk(
-        overlay,
+        image,
         inside,
         step.work,
         runner=step.runner,
         timeout_s=step.deadline.left_s,
         on_line=lines.append,
     )
+
+
+def keep(step: Step, overlay: Path) -> None:
+    """Make a step's overlay its result."""
     shutil.move(overlay, step.out / building.MACHINE_DISK)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.core.options import Option, Options, listed, within
+from tasks.core.options import Option, Options, listed, within, words_of
 from tasks.guest.cloudconfig import variants
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +32,10 @@ def known_base(value: str) -> str:
 
 def known_variants(value: str) -> str:
     """What is wrong with a list of variants."""
-    known = variants(CLOUD_INIT)
-    wrong = [repr(name) for name in value.split(",") if name not in known]
+    known, names = variants(CLOUD_INIT), words_of(value)
+    wrong = [repr(name) for name in names if name not in known]
+    if not names:
+        return f"it names none of {', '.join(known)}."
     return f"{listed(wrong)} is none of {', '.join(known)}." if wrong else ""
 
 

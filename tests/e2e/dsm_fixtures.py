@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,22 @@ def pat_url(server: ReleaseServer, pat: Path) -> str:
 def built(
     docker_engine: str, pat_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Built]:
-    """One build that every test may look at; its engine keeps the images until the end."""
-    folder = tmp_path_factory.mktemp("house")
-    own = house(folder, pat_url, "one", DSM_BASE_IMAGE=upstream_of_this_run("7.41"))
-    out, err = own.inv("build.tcg")
-    yield Built(house=own, out=out, err=err)
+    """One build that every test may look at; its engine keeps the images until the end.
+
+    At the same time another checkout builds on the same image of upstream's.
+    """
+    base = upstream_of_this_run("7.41")
+    own, beside = (
+        house(tmp_path_factory.mktemp("house"), pat_url, name, DSM_BASE_IMAGE=base)
+        for name in ("one", "beside")
+    )
+    other = beside.start("build.tcg")
+    try:
+        out, err = own.inv("build.tcg")
+    finally:
+        other_out, other_err = other.communicate()
+    built = Built(house=own, out=out, err=err)
+    built_beside = Built(house=beside, out=other_out, err=other_err)
+    yield replace(built, beside=built_beside)
     with connect() as engine:
-        remove_traces(engine, own)
+        remove_traces(engine, own, beside)

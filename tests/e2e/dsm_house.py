@@ -130,12 +130,15 @@ def upstream_of_this_run(layout: standin.Layout, *, faults: str = "") -> str:
     return standin.build(layout, faults=faults, environment={"TESTS": str(os.getpid())})
 
 
-def remove_traces(engine: Engine, own: House) -> None:
-    """Remove the containers and images of a house, also of one whose test failed."""
-    for name in own.containers(engine):
-        remove_container(engine, name)
-    upstream = images.require(engine, own.settings["DSM_BASE_IMAGE"])
-    made = images.by_labels(engine, {kept.REPOSITORY: own.name})
+def remove_traces(engine: Engine, *houses: House) -> None:
+    """Remove containers and images of houses with one base, also of one whose test failed."""
+    for own in houses:
+        for name in own.containers(engine):
+            remove_container(engine, name)
+    upstream = images.require(engine, houses[0].settings["DSM_BASE_IMAGE"])
+    made = [
+        image for own in houses for image in images.by_labels(engine, {kept.REPOSITORY: own.name})
+    ]
     bases = images.by_labels(engine, {kept.UPSTREAM: upstream.id})
     for image in (*made, *bases, upstream):
         with contextlib.suppress(VmbakeError):
@@ -144,8 +147,9 @@ def remove_traces(engine: Engine, own: House) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A finished build, and what it said."""
+    """A finished build, and what it said; and one that ran beside it."""
 
     house: House
     out: str
     err: str
+    beside: Built | None = None

@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tasks.core.errors import MachineFailed, NoRoom
+from tests.standins.file_system import FileSystem
 from tests.standins.processes import alive, wait_until
 from tests.standins.traces import daemons, descendants, left_of
 
 ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
+# A compiler in an emulated guest takes its time to begin.
+LOGGED_S = 300
 DONE = re.compile(r"^(\S+): done after", re.MULTILINE)
-Kind = Literal["killed", "daemon dies", "store is full", "output is full"]
+Kind = Literal["killed", "daemon dies", "QEMU dies", "store is full", "output is full"]
+Opener = Literal["", "qemu-storage-daemon", "qemu-system"]
 
 
 class Fault(NamedTuple):
@@ -31,53 +35,15 @@ class Fault(NamedTuple):
 
     Args:
         sign: "": it is so from the start.
-        inside: it waits until the stage has a disk open.
+        by: it waits until this program has a disk of the stage open.
+        logged: it waits until this is in the stage's log, too.
     """
 
     kind: Kind
     stage: str
     sign: str
-    inside: bool = False
-
-
-class FileSystem:
-    """A file system of its own, in memory, whose room can be taken away at any moment."""
-
-    def __init__(self, folder: Path, size_bytes: int) -> None:
-        self.folder = folder
-        self.size_bytes = size_bytes
-
-    @contextlib.contextmanager
-    def mounted(self) -> Iterator[Path]:
-        self.folder.mkdir()
-        mount(f"size={self.size_bytes}", self.folder)
-        try:
-            yield self.folder
-        finally:
-            # Lazily: a test that failed may have left somebody at work.
-            subprocess.run(["umount", "--lazy", self.folder], check=True)
-
-    @contextlib.contextmanager
-    def full(self) -> Iterator[None]:
-        """While the block lasts, there is no room but that of files that are removed."""
-        self._fill()
-        try:
-            yield
-        finally:
-            mount(f"remount,size={self.size_bytes}", self.folder)
-
-    def _fill(self) -> None:
-        # The kernel refuses a size below what is in use, which grows meanwhile.
-        while True:
-            stat = os.statvfs(self.folder)
-            used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize
-            with contextlib.suppress(subprocess.CalledProcessError):
-                mount(f"remount,size={used}", self.folder)
-                return
-
-
-def mount(options: str, folder: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    by: Opener = ""
+    logged: str = ""
 
 
 @dataclass(kw_only=True)
@@ -123,15 +89,32 @@ class Place:
         self.done.update(DONE.findall(err))
         return out, err
 
-    def suffer(self, fault: Fault) -> str:
+    def suffer(self, fault: Fault, *flags: str) -> str:
         """Start a build up to the fault's stage and let that happen; all that the build said."""
         if not fault.sign:
             with self.store.full():
-                _, said = self.inv(fault.stage, status=NoRoom.exit_code)
+                _, said = self.inv(fault.stage, *flags, status=NoRoom.exit_code)
             return said
-        # Whoever is killed doesn't come to what follows; the stage itself may take no time at all.
         killed = fault.kind == "killed"
-        process = self.start("vexfs.image" if killed else fault.stage)
+        # A stage that takes no time at all is over by then, and what follows is not.
+        goal = "vexfs.image" if fault.sign == "started" else fault.stage
+        with self.start(goal, *flags) as process:
+            try:
+                said = self._until(fault, process)
+                helpers = descendants(process.pid) if killed else set()
+                with self._befalling(fault, process):
+                    said += process.communicate()[1]
+            finally:
+                process.kill()
+        self.done.update(DONE.findall(said))
+        check_end(fault, process.returncode, said)
+        self.check_store(killed=killed)
+        wait_until(lambda: not any(map(alive, helpers)), "something outlived the build")
+        wait_until(lambda: left_of(self.store.folder) == self._mounts(), "something was left")
+        return said
+
+    def _until(self, fault: Fault, process: subprocess.Popen[str]) -> str:
+        """Wait for the moment of the fault; all that the build has said so far."""
         assert process.stderr
         said = ""
         for line in process.stderr:
@@ -140,15 +123,10 @@ class Place:
                 break
         else:
             raise AssertionError(f"it never said {fault.sign!r}:\n{said}")
-        if fault.inside:
-            wait_until(lambda: bool(daemons(self.store.folder)), "no disk was opened")
-        helpers = descendants(process.pid) if killed else set()
-        with self._befalling(fault, process):
-            said += process.communicate()[1]
-        self.done.update(DONE.findall(said))
-        check_end(fault, process.returncode, said)
-        wait_until(lambda: not any(map(alive, helpers)), "something outlived the build")
-        wait_until(lambda: left_of(self.store.folder) == self._mounts(), "something was left")
+        if fault.by:
+            wait_until(lambda: bool(self._openers(fault.by)), "no disk was opened")
+        if fault.logged:
+            wait_until(lambda: self._has_logged(fault, process), "it was not logged", LOGGED_S)
         return said
 
     @contextlib.contextmanager
@@ -157,9 +135,10 @@ class Place:
             case "killed":
                 process.send_signal(signal.SIGKILL)
                 yield
-            case "daemon dies":
-                for daemon in daemons(self.store.folder):
-                    os.kill(daemon, signal.SIGKILL)
+            case "daemon dies" | "QEMU dies":
+                assert fault.by
+                for opener in self._openers(fault.by):
+                    os.kill(opener, signal.SIGKILL)
                 yield
             case "store is full":
                 with self.store.full():
@@ -167,6 +146,15 @@ class Place:
             case "output is full":
                 with self.output.full():
                     yield
+
+    def _openers(self, program: Opener) -> list[int]:
+        return daemons(self.store.folder, program)
+
+    def _has_logged(self, fault: Fault, process: subprocess.Popen[str]) -> bool:
+        (log,) = self.store.folder.glob(f"logs/*.{process.pid}/{fault.stage}.log")
+        text = log.read_text(errors="replace")
+        assert process.poll() is None, text
+        return fault.logged in text
 
     def _mounts(self) -> list[str]:
         """The file system itself."""
@@ -190,6 +178,13 @@ class Place:
             else:
                 assert sha256(path) in made, f"{path.name} is half"
 
+    def check_store(self, *, killed: bool) -> None:
+        """Results are whole; work files are left only by a build that could not remove them."""
+        for result in self.store.folder.glob("results/*/*"):
+            record = json.loads((result / "record.json").read_text())
+            assert all((result / name).exists() for name in record["outputs"]), f"{result} is half"
+        assert killed or list((self.store.folder / "work").iterdir()) == []
+
     def check_tidy(self) -> None:
         """Nothing of any of the builds is left that is no result, log or cache."""
         assert list((self.store.folder / "work").iterdir()) == []
@@ -199,13 +194,19 @@ class Place:
 def check_end(fault: Fault, status: int, said: str) -> None:
     """A build ends as its fault has it, and says so."""
     assert "Traceback" not in said, said
+    assert (f"{fault.stage}: failed after" in said) == (fault.kind != "killed"), said
     match fault.kind:
         case "killed":
             assert status == -signal.SIGKILL
+            # What takes no time at all may be done by then.
+            assert fault.sign == "started" or f"{fault.stage}: done" not in said
         case "daemon dies":
             assert status == MachineFailed.exit_code, said
             assert "A daemon that gives access to the image died" in said
             assert "qemu-storage-daemon ended before its time" in said
+        case "QEMU dies":
+            assert status == MachineFailed.exit_code, said
+            assert re.search(r"^error: .*QEMU (ended|hung up)", said, re.MULTILINE), said
         case "store is full" | "output is full":
             assert status == NoRoom.exit_code, said
             assert re.search(r"^error: .*disk (filled up|is full)", said, re.MULTILINE), said

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,12 @@ import pytest
 from tasks.core.process import Runner
 from tasks.guest import native
 from tasks.qemu import disk
+from tasks.vexfs import building
 from tests.e2e.test_minimal_image import ROOT, inv
+from tests.standins import allocation, trees
 
 pytestmark = pytest.mark.e2e
 
-DIFFERENCES = Path(__file__).with_name("differences.toml")
 # Run by the image's own Python, in the image.
 LOOK = """
 import hashlib, json, os, stat, subprocess
@@ -75,25 +74,33 @@ def sealed(engine: str, variant: str = "minimal") -> Path:
     return next(ROOT / line for line in out.split() if line.endswith(".qcow2"))
 
 
-def allowed_to_differ(path: str) -> bool:
-    """Whether a file may be another one in each build."""
-    entries = tomllib.loads(DIFFERENCES.read_text())["difference"]
-    return any(fnmatch(path, entry["path"]) for entry in entries)
-
-
 def test_both_engines_make_the_same_image(tmp_path: Path) -> None:
     guest, host = (inside(sealed(engine), tmp_path / engine) for engine in ("vm", "native"))
     assert guest["packages"] == host["packages"]
     assert guest["units"] == host["units"]
     assert "vexfs.service enabled" in " ".join(" ".join(host["units"]).split())
-    paths = guest["tree"].keys() | host["tree"].keys()
-    assert len(paths) > 5000
-    different = {
-        path: (guest["tree"].get(path), host["tree"].get(path))
-        for path in sorted(paths)
-        if guest["tree"].get(path) != host["tree"].get(path) and not allowed_to_differ(path)
-    }
-    assert different == {}
+    assert len(guest["tree"]) > 5000
+    compared = trees.compare(guest["tree"], host["tree"], trees.allowed("minimal"))
+    assert compared.different == {}
+    assert compared.unused == frozenset(), "nothing differs there any more"
+
+
+def test_neither_engine_keeps_what_was_deleted(tmp_path: Path) -> None:
+    for engine in ("vm", "native"):
+        folder = tmp_path / engine
+        folder.mkdir()
+        kept = allocation.look(sealed(engine), folder)
+        assert len(kept.deleted) < len(kept.stored) / 100, engine
+
+
+def test_the_frozen_build_machine_can_be_had_by_loadvm_too(tmp_path: Path) -> None:
+    """The classic snapshot, in its disk."""
+    out, _ = inv("vexfs.savevm", "--engine", "vm")
+    frozen = next(ROOT / line for line in out.split() if line.endswith(building.MACHINE_DISK))
+    words: list[str | Path] = ["qemu-img", "info", "--output=json", "-f", "qcow2", frozen]
+    (snapshot,) = json.loads(Runner(tmp_path / "log").output(words))["snapshots"]
+    assert snapshot["name"] == building.TAG
+    assert snapshot["vm-state-size"] > 100 << 20, "it has no RAM"
 
 
 def test_packages_are_installed_natively_over_the_base_of_all_variants(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tasks.core.errors import BadInput, Busy, MachineFailed, NoRoom, ProvisionFailed
 from tasks.docker import images
 from tasks.docker.engine import Engine, connect
+from tasks.docker.runs import remove_container
 from tasks.vdsm import kept
 from tests.e2e.dsm_house import (
     Built,
@@ -23,7 +24,9 @@ from tests.e2e.dsm_house import (
     remove_traces,
     upstream_of_this_run,
 )
+from tests.standins import engine_door
 from tests.standins.dockerd import PrivateEngine, forgive_the_sdk
+from tests.standins.engine_door import EngineDoor
 from tests.standins.release_server import ReleaseServer, held
 from tests.standins.tiny_image import TinyImage
 from tests.standins.vdsm import image as standin
@@ -37,10 +40,17 @@ BAD_INPUT, BUSY, MACHINE_FAILED, NO_ROOM, PROVISION_FAILED = (
 
 
 class Kill(NamedTuple):
-    """When to kill a build, and what it may go on with: the same stage, if nothing is said."""
+    """When to kill a build, and what it may go on with: the same stage, if nothing is said.
+
+    Args:
+        sign: what the stage says then.
+        request: what the engine has been sent then, in an address or a body, instead of a sign:
+            it is at work, and goes on alone.
+    """
 
     stage: str
-    sign: str
+    sign: str = ""
+    request: str = ""
     next: tuple[str, ...] = ()
 
 
@@ -48,17 +58,22 @@ class Kill(NamedTuple):
 KILLS = (
     Kill("vdsm.fetch-pat", "30 % of"),
     Kill("vdsm.base-image", f"{standin.REPOSITORY}:"),
+    # The engine may finish what it has begun, here and below.
+    Kill("vdsm.base-image", request="repo=vmbake-base", next=("vdsm.base-image", "vdsm.boot")),
     Kill("vdsm.boot", "wait-for-boot: "),
     # A machine that runs is nothing to go on from.
-    Kill("vdsm.savevm", "saving the machine as", ("vdsm.boot",)),
-    # The engine may finish what it has begun.
-    Kill("vdsm.commit", "committing", ("vdsm.boot", "vdsm.configure-admin")),
+    Kill("vdsm.savevm", request="savevm start-ready", next=("vdsm.boot",)),
+    Kill("vdsm.commit", request="tag=ckpt-start-ready", next=("vdsm.boot", "vdsm.configure-admin")),
     Kill("vdsm.configure-admin", "waiting for QEMU"),
     Kill("vdsm.configure-admin", "configure-admin: screen: admin"),
-    Kill("vdsm.post-wizard", "saving the machine as"),
+    Kill("vdsm.post-wizard", request="savevm post-wizard"),
     Kill("vdsm.provision", "configure-system: screen: "),
+    Kill("vdsm.provision", request="savevm final"),
+    Kill("vdsm.provision", request="tag=ckpt-final", next=("vdsm.provision", "vdsm.flatten")),
     Kill("vdsm.flatten", "10 %"),
+    Kill("vdsm.flatten", request="comment=vmbake%3A+DSM", next=("vdsm.flatten", "vdsm.smoke-test")),
     Kill("vdsm.smoke-test", "waiting for DSM"),
+    Kill("build.tcg", request="/tag?"),
 )
 
 
@@ -68,44 +83,68 @@ def test_a_build_that_is_killed_in_every_stage_gets_to_its_end(
     # It is also the one with the newer layout, a checkpoint after each step, and a wizard that
     # misbehaves.
     faults = "dead-click=two-factor,reordered,reset-after-admin"
-    own = house(
-        tmp_path, pat_url, "two",
-        DSM_BASE_IMAGE=upstream_of_this_run("7.63", faults=faults), DSM_CHECKPOINTS="all",
-    )  # fmt: skip
+    base = upstream_of_this_run("7.63", faults=faults)
     server.misbehave(f"/{pat.name}", held(pat.stat().st_size // 2))
     before = volumes(engine)
+    with engine_door.opened(tmp_path / "docker.sock", engine.address) as door:
+        own = house(
+            tmp_path / "house", pat_url, "two",
+            DSM_BASE_IMAGE=base, DSM_CHECKPOINTS="all", DOCKER_HOST=door.address,
+        )  # fmt: skip
+        try:
+            swept = get_to_the_end(own, door, engine)
+            assert swept
+            assert server.requests_for(f"/{pat.name}")[-1].range, "the download began anew"
+            assert remains(own, engine) == before
+            assert nameless(engine, own) == []
+            out, _ = own.inv("vdsm.checkpoints")
+            assert re.findall(r"^\S+ +(\S+)", out, re.MULTILINE) == [
+                *("start-ready", "configure-admin", "post-wizard", "final"),
+            ]
+            with edited_step(own):
+                states = own.states("build.tcg")
+            assert [stage for stage, state in states.items() if state == "stale"] == [
+                *("vdsm.provision", "vdsm.flatten", "vdsm.smoke-test", "build.tcg"),
+            ]
+        finally:
+            remove_traces(engine, own)
+
+
+def get_to_the_end(own: House, door: EngineDoor, engine: Engine) -> list[str]:
+    """Kill a build by all of KILLS and finish it; the containers that it says it has removed."""
+    said: list[str] = []
+    left: set[str] = set()
     goes_on: tuple[str, ...] = (KILLS[0].stage,)
-    try:
-        for kill in KILLS:
-            assert first_of(killed(own, kill)) in goes_on
-            goes_on = kill.next or (kill.stage,)
-        out, err = own.inv("build.tcg")
-        assert first_of(err.splitlines()) in goes_on
-        assert "removed the container of a killed run" in err
-        assert out.split() == [f"{own.name}:latest", f"{own.name}:7.2.2"]
-        assert server.requests_for(f"/{pat.name}")[-1].range, "the download began anew"
-        assert own.containers(engine) == []
-        assert volumes(engine) == before
-        assert nameless(engine, own) == []
-        out, _ = own.inv("vdsm.checkpoints")
-        assert re.findall(r"^\S+ +(\S+)", out, re.MULTILINE) == [
-            *("start-ready", "configure-admin", "post-wizard", "final"),
-        ]
-        with edited_step(own):
-            states = own.states("build.tcg")
-        assert [stage for stage, state in states.items() if state == "stale"] == [
-            *("vdsm.provision", "vdsm.flatten", "vdsm.smoke-test", "build.tcg"),
-        ]
-    finally:
-        remove_traces(engine, own)
+    before = volumes(engine)
+    for kill in KILLS:
+        lines = killed(own, door, kill)
+        assert first_of(lines) in goes_on, kill
+        now = remains(own, engine) - before
+        assert now & left == set(), f"what {kill} found is still there"
+        said += lines
+        left, goes_on = now, kill.next or (kill.stage,)
+    out, err = own.inv("build.tcg")
+    assert first_of(err.splitlines()) in goes_on
+    assert out.split() == [f"{own.name}:latest", f"{own.name}:7.2.2"]
+    return re.findall(r"removed the container of a killed run: (\S+)", "".join(said) + err)
 
 
-def killed(own: House, kill: Kill) -> list[str]:
-    """Start a build and kill it as soon as it says the sign; what it said until then."""
+def killed(own: House, door: EngineDoor, kill: Kill) -> list[str]:
+    """Start a build and kill it when it has come to where the kill says; what it said."""
+    door.watch_for(kill.request)
     process = own.start("build.tcg")
-    said = heard(process, f"{kill.stage}: {kill.sign}")
+    said: list[str] = []
+    if kill.request:
+        door.wait(lambda: process.poll() is not None)
+    else:
+        said = heard(process, f"{kill.stage}: {kill.sign}")
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    _, rest = process.communicate()
+    said += rest.splitlines(keepends=True)
+    # It was in that stage: begun, and not done.
+    assert process.returncode == -signal.SIGKILL, kill
+    assert any(line.startswith(f"{kill.stage}: started") for line in said), kill
+    assert not any(line.startswith(f"{kill.stage}: done after") for line in said), kill
     return said
 
 
@@ -123,6 +162,12 @@ def heard(process: subprocess.Popen[str], sign: str) -> list[str]:
 def first_of(said: list[str]) -> str:
     """The stage that a run began with, after what was kept."""
     return next(line.partition(":")[0] for line in said if line.rstrip().endswith(": started"))
+
+
+def remains(own: House, engine: Engine) -> set[str]:
+    """Containers, volumes and work folders, of which a run leaves none."""
+    work = {path.name for path in own.root.glob(".vmbake/work/*")}
+    return volumes(engine) | set(own.containers(engine)) | work
 
 
 def volumes(engine: Engine) -> set[str]:
@@ -157,12 +202,17 @@ def test_a_port_in_use_is_named(built: Built, engine: Engine) -> None:
     assert built.house.containers(engine) == []
 
 
-def test_a_wrong_password_is_told_from_a_dsm_that_is_down(built: Built) -> None:
+def test_a_wrong_password_is_told_from_a_dsm_that_is_down(built: Built, engine: Engine) -> None:
     _, err = built.house.inv(
-        "vdsm.smoke-test", "--accel", "tcg", "--from-checkpoint", "final",
+        "vdsm.smoke-test", "--accel", "tcg", "--from-checkpoint", "final", "--keep",
         env={"DSM_ADMIN_PASS": "Wr0ng.word"}, status=BAD_INPUT,
     )  # fmt: skip
     assert "password" in err
+    # What failed can be looked at.
+    name = re.search(r"docker rm -fv (\S+)", err)
+    assert name
+    assert engine.api.inspect_container(name[1])["State"]["Running"]
+    remove_container(engine, name[1])
 
 
 def test_a_container_that_dies_ends_the_build_at_once(

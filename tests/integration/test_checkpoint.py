@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from tasks.core.digest import sha256_of
+from tasks.core.errors import NoRoom
 from tasks.core.process import Runner
 from tasks.qemu import checkpoint
 from tasks.qemu import disk as images
@@ -22,8 +25,10 @@ from tasks.qemu.accel import Accel
 from tasks.qemu.checkpoint import CannotGoOn, Checkpoint, go_on, thawed
 from tasks.qemu.machine import Machine
 from tasks.qemu.spec import DirectKernel, Disk, MachineSpec
+from tests.standins.file_system import FileSystem
 from tests.standins.processes import alive, wait_until
 from tests.standins.tiny_linux import make
+from tests.standins.traces import left_of
 
 pytestmark = pytest.mark.integration
 
@@ -119,6 +124,28 @@ def test_another_machine_is_refused(copies: Any, changes: dict[str, Any], why: s
         copies("other", **changes)
 
 
+@pytest.mark.parametrize(
+    ("trait", "other", "why"),
+    [
+        ("qemu", "6.2.0 of another host", r"qemu was 6\.2\.0 of another host and is \d+\.\d+"),
+        ("cpu_features", {"sse2": False}, r"cpu features was sse2=False and is sse2=True"),
+        ("cpu_features", {"avx9": True}, r"cpu features was avx9=True and is without"),
+    ],
+)
+def test_what_another_host_saved_is_refused(
+    frozen: Frozen, copies: Any, tmp_path: Path, trait: str, other: Any, why: str
+) -> None:
+    """As far as its record tells it from one of this host."""
+    theirs = tmp_path / "theirs"
+    shutil.copytree(frozen.saved.directory, theirs)
+    record = json.loads((theirs / checkpoint.RECORD).read_text())
+    was = record["traits"][trait]
+    record["traits"][trait] = was | other if isinstance(was, dict) else other
+    (theirs / checkpoint.RECORD).write_text(json.dumps(record))
+    with pytest.raises(CannotGoOn, match=why):
+        copies("copy", checkpoint.read(theirs))
+
+
 def test_what_the_gate_lets_pass_and_qemu_does_not_is_refused_too(
     frozen: Frozen, copies: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +178,33 @@ def test_a_damaged_state_is_found_and_the_same_disk_boots_cold(
     cold = thawed(saved, frozen.spec, tmp_path / "cold", frozen.runner, cold=True)
     with Machine(cold, tmp_path / "cold", frozen.runner) as vm:
         vm.wait_ready(timeout_s=BOOT_S)
+
+
+@pytest.mark.parametrize(
+    ("save", "why"),
+    [
+        (lambda vm, runner: vm.savevm("warm"), r"^The disk of .*small/vm is full: .*snapshot warm"),
+        (
+            lambda vm, runner: checkpoint.save(
+                vm, vm.directory.with_name("out"), runner, digest_of=sha256_of
+            ),
+            r"^The disk filled up while .*ram\.zst",
+        ),
+    ],
+    ids=["snapshot", "checkpoint"],
+)
+def test_a_disk_that_is_full_while_the_machine_is_saved(
+    frozen: Frozen, copies: Any, tmp_path: Path, save: Callable[..., object], why: str
+) -> None:
+    small = FileSystem(tmp_path / "small", 256 << 20)
+    with small.mounted() as folder:
+        (folder / "out").mkdir()
+        vm = copies("small/vm")
+        with small.full(), pytest.raises(NoRoom, match=why):
+            save(vm, frozen.runner)
+        assert list((folder / "out").iterdir()) == []
+        vm.abandon()
+        assert left_of(folder) == [line for line in left_of(folder) if line.startswith("tmpfs ")]
 
 
 def test_a_save_that_is_killed_leaves_nothing_to_go_on_from(frozen: Frozen, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from tasks.core.errors import CommandFailed, MachineFailed, NoRoom, TimedOut
 from tasks.core.process import Runner
-from tasks.guest import mounter, native
+from tasks.guest import native
 from tasks.guest.native import Inside, run_in_disk
 from tasks.qemu import disk as images
 from tests.standins import ordinary_user, tiny_root
@@ -77,15 +77,6 @@ def folder(place: Path, request: pytest.FixtureRequest) -> Path:
     folder = place / str(abs(hash(request.node.name)))
     folder.mkdir(mode=0o755)
     return folder
-
-
-@pytest.fixture(params=["kernel", "fuse2fs"])
-def way(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who mounts: the kernel for root, or fuse2fs for an ordinary user."""
-    if request.param == "fuse2fs":
-        ordinary = ordinary_user.mounter_of(folder)
-        monkeypatch.setattr(mounter, "choose", lambda: ordinary)
-    return str(request.param)
 
 
 @pytest.fixture

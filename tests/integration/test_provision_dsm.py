@@ -326,7 +326,9 @@ def test_nobody_answers(provision: Provision) -> None:
     assert "refused" in ran.said
 
 
-def test_no_browser_or_no_ffmpeg(serve: Serve, provision: Provision, tmp_path: Path) -> None:
+def test_no_browser_or_no_ffmpeg_until_there_is_one(
+    serve: Serve, provision: Provision, tmp_path: Path
+) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     bare = {"PATH": str(programs), "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path / "none")}
@@ -343,6 +345,13 @@ def test_no_browser_or_no_ffmpeg(serve: Serve, provision: Provision, tmp_path: P
     ran = provision("wait-for-boot", url, **bare)
     assert ran.status == 7
     assert "package ffmpeg" in ran.said
+    # Where the system has one, Playwright gets that.
+    system = shutil.which("ffmpeg")
+    assert system
+    (programs / "ffmpeg").symlink_to(system)
+    assert provision("wait-for-boot", url, **bare).status == 0
+    (link,) = tmp_path.glob("none/ffmpeg-*/ffmpeg-*")
+    assert link.readlink() == programs / "ffmpeg"
 
 
 @pytest.mark.parametrize(

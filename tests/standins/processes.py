@@ -17,8 +17,8 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SOON_S
+def wait_until(condition: Callable[[], bool], what: str, limit_s: float = SOON_S) -> None:
+    deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A disk with a root file system just large enough to be entered: the host's own shell in it."""
+"""A root file system just large enough to be entered: the host's own shell and tools."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 PROGRAMS = (
     *("sh", "umount", "setpriv", "cat", "hostname", "sleep", "dd", "id", "ls", "mount"),
-    *("chown", "chmod", "ln", "mkdir", "mkfifo", "rm", "stat"),
+    *("chown", "chmod", "ln", "mkdir", "mkfifo", "rm", "sort", "stat", "tail"),
 )
 DISK_BYTES = 64 << 20
 START_BYTES = 1 << 20
@@ -17,6 +17,27 @@ START_BYTES = 1 << 20
 
 def make(folder: Path) -> Path:
     """A qcow2 disk with one partition, below `folder`."""
+    root = make_tree(folder)
+    raw, disk = folder / "disk.raw", folder / "disk.qcow2"
+    with raw.open("wb") as stream:
+        stream.truncate(DISK_BYTES)
+    table = f"label: gpt\nstart={START_BYTES // 512}\n"
+    run("sfdisk", "--quiet", raw, text=table)
+    size = f"{(DISK_BYTES - 2 * START_BYTES) >> 10}k"
+    run("mke2fs", "-q", "-t", "ext4", "-E", f"offset={START_BYTES}", "-d", root, raw, size)
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, disk)
+    return disk
+
+
+def make_squashfs(folder: Path) -> Path:
+    """The same as a squashfs, as toolchains are, below `folder`."""
+    image = folder / "toolchain.squashfs"
+    run("mksquashfs", make_tree(folder), image, "-quiet", "-no-progress", "-all-root")
+    return image
+
+
+def make_tree(folder: Path) -> Path:
+    """A folder with what is in the root."""
     root = folder / "tree"
     for name in ("bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr"):
         (root / name).mkdir(parents=True)
@@ -28,15 +49,7 @@ def make(folder: Path) -> Path:
             target = root / library.relative_to("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(library, target)
-    raw, disk = folder / "disk.raw", folder / "disk.qcow2"
-    with raw.open("wb") as stream:
-        stream.truncate(DISK_BYTES)
-    table = f"label: gpt\nstart={START_BYTES // 512}\n"
-    run("sfdisk", "--quiet", raw, text=table)
-    size = f"{(DISK_BYTES - 2 * START_BYTES) >> 10}k"
-    run("mke2fs", "-q", "-t", "ext4", "-E", f"offset={START_BYTES}", "-d", root, raw, size)
-    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, disk)
-    return disk
+    return root
 
 
 def libraries(program: str) -> list[Path]:

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from tasks.cache.amounts import seconds, size_bytes
 from tasks.cache.collecting import Limit, choose
 from tasks.cache.contents import Contents, Item
 from tasks.cache.telling import in_age
-from tasks.cache.verifying import verify
+from tasks.cache.verifying import Report, set_aside, verify
 from tasks.core.digest import WORTH_REMEMBERING_BYTES, sha256_of
 from tasks.core.errors import BadInput
+from tasks.core.stage import Site
 from tasks.core.store import Store, new_record
 from tests.unit.toyhouse import ToyHouse
 
@@ -52,6 +54,16 @@ def file_of(toy: ToyHouse, name: str) -> Path:
     return path
 
 
+def verified(store: Store) -> Report:
+    return verify(store, Site(root=store.state, state=store.state, output=store.state / "output"))
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
 def test_what_is_kept_is_shown_with_what_needs_it(toy: ToyHouse) -> None:
     toy.inv("toy.bread")
     (toy.root / ".vmbake/cache/downloads").mkdir()
@@ -71,7 +83,7 @@ def test_what_is_kept_is_shown_with_what_needs_it(toy: ToyHouse) -> None:
 
 def test_an_empty_store_is_shown(toy: ToyHouse) -> None:
     assert show(toy)["results"] == []
-    assert toy.inv("cache.show")[0] == "total  0 B\n"
+    assert toy.inv("cache.show")[0] == "total  0 B on the disk\n"
 
 
 def test_a_run_that_finds_a_result_fresh_has_used_it(toy: ToyHouse) -> None:
@@ -130,6 +142,37 @@ def test_nothing_is_taken_from_under_a_run(toy: ToyHouse) -> None:
     assert stages(toy) == set()
 
 
+def test_what_a_killed_bench_left_is_shown_and_goes(toy: ToyHouse) -> None:
+    state = toy.root / ".vmbake"
+    big = bytes(range(256)) * 4000
+    # Where it has its folder now, and where it had it before.
+    write(state / "work/bench.99/disk", big)
+    write(state / "bench/work-abc/disk", big)
+    write(state / "bench/20261125.json", b"{}")
+    write(state / "results/toy.wood/half/log", big)
+    data = show(toy)
+    assert {one["name"] for one in data["others"]} == {"bench/work-abc", "results/toy.wood/half"}
+    assert data["rest"]["work"] >= len(big) > data["rest"]["bench"]
+    assert data["total_bytes"] >= 3 * len(big)
+    assert "bench/work-abc" in toy.inv("cache.show")[0]
+    out, _ = toy.inv("cache.gc", "--size", "20G")
+    assert "bench.99  left by a killed run" in out
+    assert not (state / "work/bench.99").exists()
+    out, _ = toy.inv("cache.gc", "--size", "100K")
+    assert not (state / "bench/work-abc").exists()
+    assert (state / "bench/20261125.json").exists()
+    assert "total" in toy.inv("cache.show")[0]
+
+
+def test_a_living_bench_keeps_its_folder(toy: ToyHouse) -> None:
+    store = Store(toy.root / ".vmbake")
+    with store.workspace("bench", keep=False) as folder:
+        write(folder / "disk", b"x" * 100_000)
+        out, _ = toy.inv("cache.gc", "--size", "0")
+        assert "left by a killed run" not in out
+        assert (folder / "disk").exists()
+
+
 def test_a_limit_must_be_given_and_be_one(toy: ToyHouse) -> None:
     assert "inv cache.gc --size 20G" in toy.inv("cache.gc", status=2)[1]
     assert "--size is 'much'" in toy.inv("cache.gc", "--size", "much", status=2)[1]
@@ -151,7 +194,8 @@ def test_silent_damage_is_found_moved_away_and_made_again(toy: ToyHouse) -> None
     assert toy.diary == ["dough 5"]
     assert file_of(toy, "dough").read_text() == text
     out, _ = toy.inv("cache.verify")
-    assert out.startswith("4 results are sound")
+    assert out.startswith("4 results and 0 other files are sound, ")
+    assert out.endswith(" with the holes in them\n")
     (left,) = show(toy)["others"]
     assert left["name"].startswith("damaged/toy.dough.")
     toy.inv("cache.gc", "--size", "0")
@@ -164,7 +208,7 @@ def test_what_is_remembered_of_a_file_does_not_hide_a_failing_disk(tmp_path: Pat
         (folder / "out").mkdir()
         (folder / "out" / "bread").write_bytes(bytes(WORTH_REMEMBERING_BYTES))
         result = store.commit(folder / "out", new_record("toy.bread", "f" * 64, {}, {}), {})
-    assert verify(store).damages == ()
+    assert verified(store).damages == ()
     path = result.path("bread")
     path.chmod(0o644)
     with path.open("r+b") as stream:
@@ -172,7 +216,7 @@ def test_what_is_remembered_of_a_file_does_not_hide_a_failing_disk(tmp_path: Pat
     # A disk that fails changes no times: for the memory it is the file that was committed.
     store.digests.remember(path, result.outputs["bread"]["sha256"])
     assert store.find("toy.bread", "f" * 64).damage == ""
-    assert [damage.what for damage in verify(store).damages] == ["bread was changed"]
+    assert [damage.what for damage in verified(store).damages] == ["bread was changed"]
 
 
 def test_what_was_published_may_be_taken_but_not_changed(tmp_path: Path) -> None:
@@ -183,11 +227,11 @@ def test_what_was_published_may_be_taken_but_not_changed(tmp_path: Path) -> None
     with store.workspace("toy.bread", keep=False) as folder:
         (folder / "out").mkdir()
         store.commit(folder / "out", record, {})
-    assert verify(store).damages == ()
+    assert verified(store).damages == ()
     target.write_text("eaten")
-    assert [damage.what for damage in verify(store).damages] == ["bread was changed"]
+    assert [damage.what for damage in verified(store).damages] == ["bread was changed"]
     target.unlink()
-    assert verify(store).damages == ()
+    assert verified(store).damages == ()
 
 
 def test_what_was_published_may_be_replaced_by_another_result(tmp_path: Path) -> None:
@@ -199,9 +243,61 @@ def test_what_was_published_may_be_replaced_by_another_result(tmp_path: Path) ->
         with store.workspace("toy.bread", keep=False) as folder:
             (folder / "out").mkdir()
             store.commit(folder / "out", record, {})
-    assert verify(store).damages == ()
+    assert verified(store).damages == ()
     target.write_text("rye")
-    assert [damage.key for damage in verify(store).damages] == ["f" * 64]
+    assert [damage.key for damage in verified(store).damages] == ["f" * 64]
+
+
+def test_a_file_that_nobody_made_is_damage(toy: ToyHouse) -> None:
+    toy.inv("toy.bread")
+    write(file_of(toy, "dough").parent / "more/raisins", b"x")
+    _, err = toy.inv("cache.verify", status=6)
+    assert "more/raisins was added; moved to .vmbake/damaged/toy.dough." in err
+
+
+def test_downloads_are_told_by_their_pins_and_by_what_was_read_before(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cache = tmp_path / "cache"
+    image = write(cache / "downloads/noble/20260926/noble.img", b"image")
+    pat = write(cache / "downloads/dsm/7.2-1/DSM.pat", b"pat")
+    part = write(cache / "downloads/dsm/7.2-1/DSM.pat.part", b"pa")
+    seen = write(cache / "images/seen.qcow2", bytes(WORTH_REMEMBERING_BYTES))
+    new = write(cache / "images/new.qcow2", b"new")
+    write(cache / "pins.sha256", f"{sha256_of(image)}  noble/20260926/noble.img\n".encode())
+    write(tmp_path / "pins.sha256", f"{sha256_of(pat)}  dsm/7.2-1\n".encode())
+    digest = store.digests.of(seen)
+    report = verified(store)
+    assert report.damages == ()
+    assert report.sound_files == 3
+    assert report.untold == tuple(str(path.relative_to(tmp_path)) for path in (part, new))
+    for path in (image, pat):
+        path.write_bytes(b"other")
+    with seen.open("r+b") as stream:
+        stream.write(b"x")
+    store.digests.remember(seen, digest)  # a disk that fails changes no times
+    damages = verified(store).damages
+    assert {one.stage for one in damages} == {
+        str(path.relative_to(tmp_path)) for path in (image, pat, seen)
+    }
+    moved = set_aside(store, damages)
+    assert not any(path.exists() for path in (image, pat, seen))
+    assert all(place.is_relative_to(store.damaged) for place in moved.values())
+    assert verified(store).damages == ()
+
+
+def test_archives_of_the_compile_cache_are_told_by_their_checksums(tmp_path: Path) -> None:
+    packed = zstandard.ZstdCompressor(write_checksum=True).compress(bytes(range(256)) * 99)
+    folder = tmp_path / "cache" / "compile"
+    write(folder / "objects-1.tar.zst", packed)
+    write(folder / "objects-2.tar.zst", packed[:-1])
+    write(folder / "objects-3.tar.zst", packed[:-5] + bytes([packed[-5] ^ 1]) + packed[-4:])
+    write(folder / "objects-4.tar.zst", packed[:-1] + bytes([packed[-1] ^ 1]))
+    write(folder / "objects-5.tar.zst", b"")
+    report = verified(Store(tmp_path))
+    assert (report.sound_files, report.untold) == (1, ())
+    assert [one.stage for one in report.damages] == [
+        f"cache/compile/objects-{number}.tar.zst" for number in (2, 3, 4, 5)
+    ]
 
 
 def test_a_record_that_is_gone_or_torn_is_damage(toy: ToyHouse) -> None:

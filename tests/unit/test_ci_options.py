@@ -9,8 +9,8 @@ import pytest
 import yaml
 from invoke.config import Config
 
-from tasks.ci.options import OPTIONS, words_of
-from tasks.core.options import choose
+from tasks.ci.options import OPTIONS
+from tasks.core.options import choose, words_of
 
 ROOT = Path(__file__).parents[2]
 

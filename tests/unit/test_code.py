@@ -181,3 +181,33 @@ def test_our_own_imports_have_the_form_that_is_followed() -> None:
         if line.lstrip().startswith("import tasks")
     ]
     assert plain == [], "write `from tasks.x import y`: tasks.core.code follows that"
+
+
+def test_what_is_remembered_holds_until_a_source_file_changes(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "scripts" / "drive.py"
+    script.parent.mkdir()
+    script.write_text("def step():\n    return 1\n")
+    asked: list[code.Symbol] = []
+    real = code.digests_from
+
+    def counted(start: code.Symbol) -> dict[str, str]:
+        asked.append(start)
+        return real(start)
+
+    def remembered() -> dict[str, str]:
+        forget()
+        code.all_sources.cache_clear()
+        return code.CodeMemory(tmp_path / "memory.json").digests_from(start)
+
+    start = code.Symbol("scripts.drive", "step")
+    monkeypatch.setattr(code, "digests_from", counted)
+    try:
+        before = remembered()
+        assert remembered() == before
+        assert asked == [start]
+        script.write_text("def step():\n    return 2\n")
+        assert remembered() != before
+    finally:
+        code.all_sources.cache_clear()

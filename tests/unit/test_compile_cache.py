@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -44,7 +45,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def keys(tree: Path, toolchain: str = OBJECTS, **changed: Any) -> dict[str, str]:
-    words = {"recipe": RECIPE, "version": "1", **changed}
+    words = {"recipe": RECIPE, "version": "1", "root": Path("/checkout"), **changed}
     return keys_of(toolchain, tree, files_of(tree), digest=sha256_of, **words)
 
 
@@ -67,6 +68,18 @@ def test_crates_depend_on_what_cargo_does_not_look_at(tree: Path, name: str, cou
     after = keys(tree)
     assert after["objects"] == before["objects"]
     assert (after["crates"] != before["crates"]) == counts
+
+
+def test_objects_of_a_checkout_go_with_it_and_others_stay_apart(tmp_path: Path) -> None:
+    trees = [tmp_path / name for name in ("a/sample", "b/sample", "b/other", "c")]
+    for tree in trees:
+        write(tree / "code.c", "int one;")
+    here, moved, other = (keys(tree, root=tree.parent)["objects"] for tree in trees[:3])
+    assert here == moved
+    assert other != moved
+    # A tree that is nobody's part is known by its place.
+    outside = {keys(tree, root=tmp_path / "d")["objects"] for tree in trees}
+    assert len(outside | {here, other}) == 6
 
 
 def test_crates_depend_on_compilers_version_and_recipe(tree: Path) -> None:
@@ -115,6 +128,23 @@ def test_what_grew_too_large_begins_anew(
     assert cache.archives()
     cache.keep({"objects": write(tmp_path / "left", "0123456789a")})
     assert cache.archives() == {}
+
+
+def test_only_the_archives_that_were_used_last_stay(cache: CompileCache, tmp_path: Path) -> None:
+    keys = [digit * 16 for digit in "0123456"]
+    for age, key in enumerate(keys):
+        path = write(cache.folder / f"objects-{key}.tar.zst", key)
+        os.utime(path, (1000 + age, 1000 + age))
+    crates = write(cache.folder / "crates-0.tar.zst", "crates")
+    # Whoever reads one keeps it from going.
+    assert CompileCache(folder=cache.folder, keys={"objects": keys[0]}).archives()
+    cache.keep({"objects": write(tmp_path / "left", "new")})
+    left = {path.name for path in cache.folder.iterdir()} - {crates.name}
+    assert left == {
+        f"objects-{key}.tar.zst" for key in (cache.keys["objects"][:16], keys[0], *keys[-2:])
+    }
+    assert len(left) == compile_cache.KEPT
+    assert crates.exists()
 
 
 class Compiling:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from invoke.config import Config
 from invoke.tasks import Call
 
-from tasks.core.capacity import Cost
+from tasks.core.capacity import Capacity, Cost
 from tasks.core.executor import site_of
 from tasks.core.graph import Node, build, distinctions
+from tasks.core.plan import Plan
+from tasks.core.stage import Site
+from tasks.core.store import Store
 from tasks.qemu import accel
 from tasks.qemu.cost import guest_cost
 from tasks.vdsm import commands as vdsm
 from tasks.vexfs import commands as vexfs
+from tasks.vexfs import engines
 from tests.unit.test_tasks_file import ROOT
 
 GIB = 1 << 30
@@ -29,6 +34,21 @@ def config() -> Config:
     return found
 
 
+@pytest.fixture
+def natively(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The settings for the native engine, whatever this host can do."""
+    native = engines.Engine(name="native", reason="a test")
+    monkeypatch.setattr("tasks.vexfs.engines.require_native", lambda *_, **__: native)
+    config.load_overrides({"vexfs": {"engine": "native"}})
+    return config
+
+
+@pytest.fixture(params=["config", "natively"])
+def either(request: pytest.FixtureRequest) -> Any:
+    """The settings for each of the engines."""
+    return request.getfixturevalue(request.param)
+
+
 def nodes(config: Config, task: Any, **given: Any) -> dict[str, Node]:
     graph = build([Call(task, kwargs=given)], config, site_of(config))
     assert graph.problems == []
@@ -36,8 +56,8 @@ def nodes(config: Config, task: Any, **given: Any) -> dict[str, Node]:
 
 
 def cost(config: Config, node: Node) -> Cost:
-    assert node.stage.cost is not None, node.name
-    return node.stage.cost(site_of(config), **node.arguments)
+    hook = node.stage.cost
+    return hook(site_of(config), **node.arguments) if hook else Cost()
 
 
 def test_a_core_of_a_guest_is_a_core_without_kvm_and_less_with_it() -> None:
@@ -57,9 +77,56 @@ def test_stages_with_a_guest_count_it(config: Config) -> None:
         assert taken.cores == 3
         assert taken.holds == {"port 2222"}
         assert taken.memory_bytes > 4 * GIB
-    assert cost(config, found["vexfs.toolchain"]) == Cost()
+    compilers, toolchain = (cost(config, found[f"vexfs.{n}"]) for n in ("compilers", "toolchain"))
+    assert compilers == toolchain
+    assert toolchain.memory_bytes < GIB
     ubuntu = nodes(config, vexfs.toolchain, accel="tcg", cpus=3, base="ubuntu-24.04")
     assert cost(config, ubuntu["vexfs.toolchain"]).cores == 3
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        ("build-cloudimg", "compilers"),
+        ("packages", "toolchain"),
+        ("fill", "compile-vexfs"),
+        ("compress", "compress"),
+        ("compress", "seal"),
+    ],
+)
+def test_natively_two_cores_and_four_gib_have_work_for_two(
+    natively: Config, beside: tuple[str, str]
+) -> None:
+    found = nodes(natively, vexfs.image)
+    one, other = (cost(natively, found[f"vexfs.{name}"]) for name in beside)
+    small = Capacity(stages=2, cores=2, memory_bytes=3 * GIB, kvm_guests=2)
+    assert small.has_room([one], other)
+
+
+def test_more_cores_are_no_room_for_as_many_that_use_all(natively: Config) -> None:
+    found = nodes(natively, vexfs.image)
+    compiling, packing = (
+        cost(natively, found[f"vexfs.{n}"]) for n in ("compile-vexfs", "compress")
+    )
+    large = Capacity(stages=16, cores=16, memory_bytes=99 * GIB, kvm_guests=16)
+    assert large.has_room([compiling], compiling)
+    assert not large.has_room([compiling, compiling], Cost())
+    assert large.has_room([packing] * 3, packing)
+    assert not large.has_room([packing] * 4, Cost())
+
+
+def test_compressing_and_compiling_count_a_share_of_memory_for_each_core(
+    natively: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = nodes(natively, vexfs.image)
+
+    def taken(cores: int) -> list[int]:
+        monkeypatch.setattr("tasks.core.capacity.core_count", lambda: cores)
+        names = ("vexfs.compress", "vexfs.compile-vexfs")
+        return [cost(natively, found[name]).memory_bytes >> 20 for name in names]
+
+    assert taken(2) == [200, 768]
+    assert taken(10) == [200 + 8 * 64, 768 + 8 * 128]
 
 
 def test_a_session_counts_its_guest(config: Config) -> None:
@@ -107,11 +174,53 @@ def test_what_tells_stages_from_each_other_is_their_label() -> None:
     assert distinctions([rye, {"salt": "5"}]) == ["rye", "2"]
 
 
-def test_a_variant_that_is_none_is_named(config: Config) -> None:
-    graph = build([Call(vexfs.images, kwargs={"variants": "minimal,big"})], config, site_of(config))
-    assert "--variants is 'minimal,big': 'big' is none of development, minimal, production." in (
-        graph.problems
-    )
+def test_natively_variants_share_base_toolchain_and_module(
+    natively: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.core.plan.version_of", lambda tool, _: f"{tool} 1.0")
+    site = Site(root=ROOT, state=tmp_path, output=tmp_path)
+    given = {"variants": "minimal,production", "accel": "tcg"}
+    graph = build([Call(vexfs.images, kwargs=given)], natively, site)
+    Plan(graph=graph, site=site, store=Store(tmp_path)).observe()
+    shared = {"build-cloudimg", "compilers", "toolchain", "compile-vexfs", "packages"}
+    each = {"fill", "seal", "compress", "checksum", "image"}
+    assert set(graph.labels().values()) == {
+        *(f"vexfs.{name}" for name in shared),
+        *(f"vexfs.{name} ({mark})" for name in each for mark in ("minimal", "production")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "problem"),
+    [
+        (
+            vexfs.images,
+            {"variants": "minimal,big"},
+            "--variants is 'minimal,big': 'big' is none of development, minimal, production.",
+        ),
+        (
+            vexfs.images,
+            {"variants": " ,"},
+            "--variants is ' ,': it names none of development, minimal, production.",
+        ),
+        (
+            vexfs.image,
+            {"variant": "big"},
+            "--variant is 'big'; it can be development, minimal or production.",
+        ),
+    ],
+)
+def test_a_variant_that_is_none_is_named(
+    either: Config, task: Any, values: dict[str, str], problem: str
+) -> None:
+    graph = build([Call(task, kwargs=values)], either, site_of(either))
+    assert graph.problems == [problem]
+
+
+def test_blanks_between_variants_are_nothing(either: Config) -> None:
+    found = nodes(either, vexfs.images, variants="minimal, production,minimal")
+    images = [node.params["variant"] for node in found.values() if node.name == "vexfs.image"]
+    assert images == ["minimal", "production"]
 
 
 def test_the_accelerator_that_auto_means_decides(

@@ -18,6 +18,7 @@ import pytest
 from tasks.core.capacity import memory_of_host
 from tasks.core.process import Runner
 from tasks.core.tools import catalog
+from tasks.guest import native
 from tasks.host import doctor, rights, room
 from tasks.host.doctor import Needs, Report, examine
 from tasks.host.finding import Outcome
@@ -200,7 +201,9 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
     (group / "memory.max").write_text(f"{GIB}\n")
-    (group / "memory.current").write_text(f"{GIB // 2}\n")
+    (group / "memory.current").write_text(f"{GIB}\n")
+    half = f"active_file {GIB // 4}\nfile {GIB}\ninactive_file {GIB // 4}\nslab_reclaimable 0\n"
+    (group / "memory.stat").write_text(half)
     assert memory_of_host(tmp_path) == (GIB, GIB // 2)
     (group / "memory.max").write_text("max\n")
     assert memory_of_host(tmp_path) == (64 * GIB, 60 * GIB)
@@ -317,3 +320,19 @@ def test_no_engine_is_a_warning(tmp_path: Path, address: str, says: str) -> None
     assert found.outcome is Outcome.WARNING
     assert says in found.detail
     assert found.fix
+
+
+def test_without_rights_a_container_has_them(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "obstacles", lambda: ["the right to mount"])
+
+    def fix() -> str:
+        (row,) = [row for row in clinic.examine().rows if row.name == "native"]
+        assert row.outcome is Outcome.WARNING
+        return row.fix
+
+    assert "in-container" not in fix()
+    (clinic.bin / "docker").write_text("#!/bin/sh\n")
+    (clinic.bin / "docker").chmod(0o755)
+    assert "scripts/in-container inv vexfs.image" in fix()

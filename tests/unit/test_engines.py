@@ -10,7 +10,8 @@ import yaml
 from invoke.config import Config
 from invoke.tasks import Call
 
-from tasks.core.errors import BadInput, CannotRun, MissingTool
+from tasks.core import tools
+from tasks.core.errors import CannotRun, MissingTool
 from tasks.core.graph import Node, build
 from tasks.core.options import Value
 from tasks.core.stage import Site
@@ -31,7 +32,9 @@ KVM = Accel(name="kvm", cpu="host", reason="a guest ran under it")
 def here(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Say what this machine can do."""
 
-    def set_up(accelerator: Accel | Exception = TCG, missing: tuple[str, ...] = ()) -> None:
+    def set_up(
+        accelerator: Accel | Exception = TCG, missing: tuple[str, ...] = (), *, docker: bool = False
+    ) -> None:
         def find(*_: Any) -> Accel:
             if isinstance(accelerator, Exception):
                 raise accelerator
@@ -39,13 +42,14 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(accel, "choose", find)
         monkeypatch.setattr(native, "obstacles", lambda: list(missing))
+        monkeypatch.setattr(tools, "find_tool", lambda name: Path(name) if docker else None)
 
     set_up()
     return set_up
 
 
-def chosen(engine: str = "auto", base: str = "debian-13", accel: str = "auto") -> str:
-    return str(choose(SITE, engine=engine, base=base, accel=accel))
+def chosen(engine: str = "auto", accel: str = "auto") -> str:
+    return str(choose(SITE, engine=engine, accel=accel))
 
 
 def test_auto_takes_a_guest_where_kvm_works(here: Any) -> None:
@@ -64,16 +68,14 @@ def test_auto_is_native_where_a_guest_would_be_emulated(here: Any) -> None:
 def test_auto_says_what_native_would_need(here: Any) -> None:
     here(TCG, missing=("root", "/dev/fuse"))
     assert chosen() == "engine vm: native would be faster, but needs root, /dev/fuse"
+    here(TCG, missing=("root",), docker=True)
+    assert chosen().endswith("needs root (scripts/in-container has it)")
+    with pytest.raises(CannotRun) as caught:
+        chosen("native")
+    assert "run the command by scripts/in-container" in caught.value.hint
     here(MissingTool("no QEMU"), missing=("root",))
     with pytest.raises(MissingTool):
         chosen()
-
-
-@pytest.mark.parametrize("base", ["ubuntu-24.04", "file:disk.img", "no such base"])
-def test_other_bases_are_filled_in_a_guest(here: Any, base: str) -> None:
-    assert chosen(base=base) == f"engine vm: the base {base} gets its packages in a guest"
-    with pytest.raises(BadInput, match="debian-13 or debian-12"):
-        chosen("native", base=base)
 
 
 def test_what_is_asked_for_is_taken_or_an_error(here: Any) -> None:
@@ -117,6 +119,47 @@ def test_a_variant_without_packages_is_filled_over_the_base() -> None:
     found = nodes(engine="native", variant="minimal")
     assert "packages" not in found
     assert parents(found["fill"]) == {"build-cloudimg"}
+
+
+FOREIGN = ("ubuntu-24.04", "file:disk.img")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("base", FOREIGN)
+@pytest.mark.parametrize("engine", ["native", "auto"])
+def test_the_chain_over_a_disk_that_is_not_ours(base: str, engine: str) -> None:
+    found = nodes(engine=engine, variant="production", base=base)
+    assert list(found) == [
+        *("build-cloudimg", "packages", "fill", "toolchain", "compile-vexfs"),
+        *("seal", "compress", "checksum", "image"),
+    ]
+    assert found["build-cloudimg"].stage is commands.adopt_natively
+    assert found["toolchain"].stage is commands.toolchain_natively
+    # What is only for compiling is installed beside the image, never under it.
+    assert parents(found["toolchain"]) == {"build-cloudimg"}
+    assert parents(found["packages"]) == {"build-cloudimg"}
+    assert parents(found["seal"]) == {"build-cloudimg", "fill", "compile-vexfs"}
+
+
+@pytest.mark.parametrize("base", FOREIGN)
+def test_a_guest_fills_a_disk_that_is_not_ours(base: str) -> None:
+    found = nodes(engine="vm", variant="production", base=base)
+    assert found["build-cloudimg"].stage is commands.build_cloudimg
+    assert found["toolchain"].stage is commands.toolchain
+    assert "compilers" not in found
+
+
+@pytest.mark.usefixtures("here")
+def test_a_disk_that_was_looked_into_is_no_disk_for_a_guest() -> None:
+    for name in ("build-cloudimg", "toolchain"):
+        by_host, by_guest = (
+            nodes(engine=engine, base="ubuntu-24.04")[name] for engine in ("native", "vm")
+        )
+        depends = by_host.stage.depends
+        assert depends
+        assert depends(SITE, **by_host.arguments)["engine"] == "native"
+        others = by_guest.stage.depends
+        assert not others or "engine" not in others(SITE, **by_guest.arguments)
 
 
 def test_the_chain_with_a_guest() -> None:
@@ -164,5 +207,6 @@ def test_nothing_that_is_for_a_guests_kernel_runs_on_the_host() -> None:
 
 
 def test_packages_are_not_downloaded_offline() -> None:
-    with pytest.raises(CannotRun, match="rsyslog"):
-        natively.install_packages(None, None, ("rsyslog",), offline=True)  # type: ignore[arg-type]
+    nothing: Any = None
+    with pytest.raises(CannotRun, match=r"rsyslog.*--offline forbids"):
+        natively.install_packages(nothing, nothing, ("rsyslog",), offline=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -122,7 +123,7 @@ def test_explain_names_the_input_that_changed(toy: ToyHouse) -> None:
     assert {entry["state"] for entry in toy.explain("toy.bread").values()} == {"fresh", "live"}
     assert toy.diary == ALL
     text, _ = toy.inv("explain", "toy.bread", "--salt", "7")
-    assert "stale  toy.dough (inputs changed)" in text
+    assert "stale  toy.dough: inputs changed" in text
     assert "parameter salt: 5 -> 7" in text
     assert "fresh  toy.flour" in text
     (toy.root / "recipe").write_text("knead well\n")
@@ -261,3 +262,15 @@ def test_every_flag_of_the_chain_is_offered_and_explained(toy: ToyHouse) -> None
         assert flag in out
     out, _ = toy.inv("--list")
     assert "Bake bread." in out
+
+
+def test_help_has_choices_and_defaults(toy: ToyHouse) -> None:
+    out, _ = toy.inv("--help", "toy.bread", TOY_KIND="spelt")
+    assert re.search(r"--kind=STRING +kind: wheat, rye, spelt \[wheat\]\n", out)
+    assert re.search(r"--salt=STRING +salt \[5\]\n", out)
+    assert re.search(r"--wait=STRING +wait\n", out)
+    assert re.search(r"--no-cache +Make everything anew\n", out)
+    toy.edit("invoke.yaml", "no_cache: false", "no_cache: true")
+    out, _ = toy.inv("--help", "toy.toast")
+    assert re.search(r"--kind=STRING +kind: wheat, rye, spelt \[always rye\]\n", out)
+    assert re.search(r"--no-cache +Make everything anew \[yes\]\n", out)

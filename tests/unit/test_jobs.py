@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.capacity import core_count
 from tests.unit.toyhouse import ToyHouse
 
 
@@ -61,6 +63,12 @@ def test_stages_go_at_the_same_time(both: ToyHouse) -> None:
 def test_one_job_is_one_stage_after_the_other(toy: ToyHouse) -> None:
     toy.inv("toy.show", VMBAKE_JOBS="1")
     assert toy.diary == ["singer in", "singer out", "dancer in", "dancer out", "show"]
+
+
+def test_a_stage_uses_no_more_cores_than_jobs_and_no_more_than_there_are(toy: ToyHouse) -> None:
+    toy.inv("toy.crowd", "--jobs", "1")
+    toy.inv("toy.crowd", "--jobs", "999", "--no-cache")
+    assert toy.diary == ["crowd 1", f"crowd {core_count()}"]
 
 
 def test_the_table_has_every_stage_once(both: ToyHouse) -> None:
@@ -198,6 +206,64 @@ def test_two_runs_that_share_stages_make_each_once(toy: ToyHouse) -> None:
     assert sorted(toy.diary) == sorted(
         ["singer in", "singer out", "dancer in", "dancer out", "show", "song"]
     )
+
+
+def two_of(goal: str, *kinds: str) -> list[str]:
+    return [word for kind in kinds or ("rye", "wheat") for word in (goal, "--kind", kind)]
+
+
+def test_a_stage_that_variants_share_is_one_stage(toy: ToyHouse) -> None:
+    _, err = toy.inv(*two_of("toy.cake"), "--jobs", "3")
+    assert toy.diary[:2] == ["tin in", "tin out"]
+    assert err.count("toy.tin: started") == 1
+    table = re.findall(r"^  (toy\.\S+(?: \(\w+\))?)  ", err, re.MULTILINE)
+    assert sorted(table) == ["toy.cake (rye)", "toy.cake (wheat)", "toy.tin"]
+    assert "another run" not in err
+    (log,) = toy.root.glob(".vmbake/logs/*/toy.tin*")
+    assert "rye" not in log.read_text()
+
+
+def test_what_does_count_for_variants_makes_two_of_it(toy: ToyHouse) -> None:
+    toy.inv(*two_of("toy.cake", "rye", "spelt"), "--jobs", "1")
+    assert toy.diary.count("tin in") == 2
+
+
+def test_explain_has_a_stage_that_variants_share_once(toy: ToyHouse) -> None:
+    text, _ = toy.inv("explain", *two_of("toy.cake"))
+    assert text.splitlines() == [
+        "stale  toy.tin: never made",
+        "stale  toy.cake (rye): stage toy.tin will be made first  kind=rye",
+        "stale  toy.cake (wheat): stage toy.tin will be made first  kind=wheat",
+    ]
+    out, _ = toy.inv("explain", "--json", *two_of("toy.cake"))
+    tin, *cakes = json.loads(out)
+    assert tin["label"] == tin["stage"] == "toy.tin"
+    assert "kind" not in tin["parameters"]
+    assert [cake["label"] for cake in cakes] == ["toy.cake (rye)", "toy.cake (wheat)"]
+
+
+def test_a_shared_stage_that_fails_fails_once(toy: ToyHouse) -> None:
+    _, err = toy.inv(*two_of("toy.cake"), "--jobs", "3", status=11, TOY_FAIL="tin")
+    assert toy.diary == ["tin in"]
+    assert err.count("error: The tin fell.") == 1
+    assert re.findall(r"^  (toy\.\S+) +failed", err, re.MULTILINE) == ["toy.tin"]
+
+
+def test_what_turns_out_to_be_the_same_is_made_once(toy: ToyHouse) -> None:
+    """Only when both waters have boiled it is seen that they are the same."""
+    _, err = toy.inv(*two_of("toy.cup"), "--jobs", "3")
+    assert sorted(toy.diary) == ["cup rye", "cup wheat", "tea in", "tea out"]
+    assert err.count("started") == 5
+    assert "another run" not in err
+    _, err = toy.inv(*two_of("toy.cup"), "--jobs", "3", "--no-cache")
+    assert toy.diary.count("tea in") == 1
+
+
+def test_what_turns_out_to_be_the_same_fails_once(toy: ToyHouse) -> None:
+    _, err = toy.inv(*two_of("toy.cup"), "--jobs", "3", status=11, TOY_FAIL="tea")
+    assert toy.diary == ["tea in"]
+    assert err.count("error: The tea fell.") == 1
+    assert len(re.findall(r"^  toy\.tea .*failed", err, re.MULTILINE)) == 1
 
 
 @pytest.fixture

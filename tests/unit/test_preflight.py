@@ -35,6 +35,13 @@ def test_problems_are_told_although_all_is_fresh(toy: ToyHouse) -> None:
     assert "vexfs.heat in invoke.yaml is 'hot'" in err
 
 
+def test_explain_tells_what_a_run_would_refuse(toy: ToyHouse) -> None:
+    out, err = toy.inv("explain", "toy.bread", "--salt", "500", status=2)
+    assert "stale  toy.dough: stage toy.flour will be made first  salt=500" in out
+    assert "500 g of salt are too much." in err
+    assert toy.diary == []
+
+
 def test_a_run_tells_the_same_before_it_begins(toy: ToyHouse) -> None:
     _, err = toy.inv("toy.bread", "--salt", "500", status=2)
     assert "500 g of salt are too much." in err

@@ -21,6 +21,7 @@ class Fake:
     parents: tuple[Fake, ...] = ()
     is_live: bool = False
     cost: Cost = ONE
+    outcome: str = ""
 
 
 def live(name: str, *parents: Fake, cores: float = 1) -> Fake:
@@ -45,6 +46,7 @@ class House:
             capacity=machine(cores),
             cost=lambda item: item.cost,
             look=self.look,
+            outcome=lambda item: item.outcome or item,
         )
 
     def look(self, item: Fake) -> Verdict:
@@ -150,6 +152,37 @@ def test_children_are_looked_at_when_their_parents_are_made_and_not_before() -> 
     assert house.is_over
 
 
+def test_of_those_that_would_leave_the_same_one_is_made() -> None:
+    a, b = Fake("a", outcome="tea"), Fake("b", outcome="tea")
+    house = House(a, b, Fake("on-a", (a,)), Fake("on-b", (b,)), goals="on-a on-b", cores=9)
+    assert house.orders() == "start:a"
+    house.fresh = ["b"]
+    assert house.done("a") == "start:on-a start:on-b"
+    assert house.looked == ["a", "b", "b", "on-a", "on-b"]
+
+
+def test_a_failure_is_that_of_all_that_would_leave_the_same() -> None:
+    a, b = Fake("a", outcome="tea"), Fake("b", outcome="tea")
+    house = House(a, b, Fake("on-a", (a,)), Fake("on-b", (b,)), goals="on-a on-b", cores=9)
+    assert house.orders() == "start:a"
+    assert house.done("a", failed=True) == ""
+    assert house.is_over
+    assert house.looked == ["a", "b"]
+
+
+def test_what_is_held_fails_with_what_it_stands_on() -> None:
+    oven, stove = live("oven"), live("stove")
+    a, b = Fake("a", (oven,), outcome="tea"), Fake("b", (stove, oven), outcome="tea")
+    c = Fake("c", (stove,))
+    house = House(oven, stove, a, b, c, goals="a b c", cores=9)
+    assert house.orders() == "start:oven start:stove"
+    assert house.done("stove", failed=True) == ""
+    assert house.opened("oven") == "start:a"
+    assert house.done("a") == "close:oven"
+    assert house.done("oven") == ""
+    assert house.is_over
+
+
 def test_a_live_stage_lasts_from_its_first_user_to_its_last() -> None:
     dough, oven = Fake("dough"), live("oven")
     bread, cake = Fake("bread", (dough, oven)), Fake("cake", (oven, dough))
@@ -235,4 +268,21 @@ def test_a_live_stage_that_does_not_open_takes_its_users_with_it() -> None:
 def test_no_jobs_means_all_cores() -> None:
     assert capacity_of_host(0).cores == core_count()
     assert (capacity_of_host(1).stages, capacity_of_host(7).cores) == (1, 7)
-    assert capacity_of_host(1).memory_bytes > 0
+
+
+def test_a_run_has_the_cores_and_the_memory_that_it_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 4, 5})
+    monkeypatch.setattr("tasks.core.capacity.memory_of_host", lambda: (8 * GIB, 3 * GIB))
+    assert capacity_of_host(0).cores == 3
+    assert capacity_of_host(0).memory_bytes == 3 * GIB
+
+
+def test_a_share_of_the_cores_grows_with_them() -> None:
+    half = Cost(share=0.5)
+    for cores in (1, 2):
+        house = House(Fake("a", cost=half), Fake("b"), goals="a b", cores=cores)
+        assert house.orders() == " ".join(["start:a", "start:b"][:cores])
+    house = House(Fake("a", cost=half), *map(Fake, "bcd"), goals="a b c d", cores=4)
+    assert house.orders() == "start:a start:b start:c"

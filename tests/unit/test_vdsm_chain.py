@@ -13,7 +13,8 @@ import yaml
 from invoke.config import Config
 from invoke.tasks import Call
 
-from tasks.core.code import Symbol, digests_from
+from tasks.core import code
+from tasks.core.code import Symbol
 from tasks.core.errors import BadInput, CannotRun, NoRoom, VmbakeError
 from tasks.core.graph import Node, build
 from tasks.core.options import Value
@@ -194,13 +195,15 @@ def test_names() -> None:
     assert name == "reg.example/team/vdsm-ci-tcg:ckpt-start-ready"
 
 
-def test_what_the_steps_share_counts_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_steps_share_counts_for_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = ("wait-for-boot", *provisioning.STEPS)
-    found = {step: digests_from(Symbol("scripts.provision_dsm", step.replace("-", "_")))
+    found = {step: code.digests_from(Symbol("scripts.provision_dsm", step.replace("-", "_")))
              for step in steps}  # fmt: skip
     assert all("scripts.dsm.connection" in modules for modules in found.values())
-    before = provisioning.code_of(steps)
+    before = provisioning.code_of(steps, replace(SITE, state=tmp_path / "before"))
     shared_machinery = dict.fromkeys(found["wait-for-boot"], "changed")
-    monkeypatch.setattr(provisioning, "digests_from", lambda _: shared_machinery)
-    after = provisioning.code_of(steps)
+    monkeypatch.setattr(code, "digests_from", lambda _: shared_machinery)
+    after = provisioning.code_of(steps, replace(SITE, state=tmp_path / "after"))
     assert all(after[name] != before[name] for name in before)

@@ -18,6 +18,9 @@ import yaml
 from tasks.ci.matrix import matrix
 from tasks.ci.options import OPTIONS
 from tasks.ci.preliminary import find_shellcheck
+from tasks.core.stage import Site
+from tasks.vexfs import compiling
+from tasks.vexfs.commands import namespace
 
 WORKFLOWS = sorted((Path(__file__).parents[2] / ".github" / "workflows").glob("*.yml"))
 PINNED = re.compile(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
@@ -131,3 +134,21 @@ def test_the_matrix_is_the_one_that_the_jobs_read() -> None:
     assert set(re.findall(r"matrix\.(\w+)", text)) - {"outputs"} == set(job)
     known = {option.env for option in OPTIONS.values()} | {"VMBAKE_TIMEOUT"}
     assert set(document["jobs"]["image"]["env"]) <= known
+
+
+def test_releases_are_built_from_nothing_and_all_else_from_what_is_kept() -> None:
+    caches = [
+        step
+        for step in yaml.safe_load(WORKFLOWS[1].read_text())["jobs"]["image"]["steps"]
+        if step.get("uses", "").startswith("actions/cache@")
+    ]
+    assert {step["if"] for step in caches} == {"github.ref_type != 'tag'"}
+    paths = {path for step in caches for path in step["with"]["path"].split()}
+    site = Site(root=Path(), state=Path(".vmbake"), output=Path())
+    assert str(site.cache / compiling.CACHE) in paths
+    stages = {f"{site.state}/results/vexfs.{name}" for name in namespace.task_names}
+    assert paths - {str(site.cache / compiling.CACHE)} < stages
+    # A cache on GitHub never changes: what grows has a new name each time.
+    (growing,) = (step["with"] for step in caches if "restore-keys" in step["with"])
+    assert growing["key"].startswith(growing["restore-keys"])
+    assert "github.run_id" in growing["key"].removeprefix(growing["restore-keys"])

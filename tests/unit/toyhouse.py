@@ -255,6 +255,39 @@ def soup(step, wait):
     note(step, "soup")
     until(ROOT / "soup.eaten")
 
+@stage(
+    depends=lambda site, kind, **_: {"size": "large" if kind == "spelt" else "small"},
+    indirect=("kind",),
+)
+def tin(step, kind, meet, fail):
+    """Grease a tin, of a size for the kind."""
+    perform(step, meet, "", fail)
+
+@stage(pre=[tin])
+def cake(step, kind):
+    """Bake a cake."""
+    note(step, f"cake {kind}")
+
+@stage()
+def water(step, kind):
+    """Boil water, which is the same for all kinds."""
+    (step.out / "water").write_text("hot")
+
+@stage(pre=[water])
+def tea(step, meet, wait, fail):
+    """Make tea."""
+    perform(step, meet, wait, fail)
+
+@stage(pre=[tea])
+def cup(step, kind):
+    """Fill a cup."""
+    note(step, f"cup {kind}")
+
+@stage()
+def crowd(step):
+    """Count those who may come."""
+    note(step, f"crowd {step.cores}")
+
 @task(pre=[bread])
 def eat(c, kind=None):
     """Eat it."""
@@ -262,7 +295,7 @@ def eat(c, kind=None):
 
 namespace = Collection(
     flour, dough, wood, oven, bread, toast, eat, pot, jam, filled, doughnut, sneeze, charm,
-    singer, dancer, song, show, stove, soup
+    singer, dancer, song, show, stove, soup, tin, cake, water, tea, cup, crowd
 )
 '''
 
@@ -275,7 +308,7 @@ class ToyHouse:
         self.env: dict[str, str] = {}
         room = root / "tasks" / "toy"
         room.mkdir(parents=True)
-        for part in ("core", "cache"):
+        for part in ("core", "artifacts", "cache"):
             (root / "tasks" / part).symlink_to(TASKS / part)
         (root / "tasks" / "__init__.py").write_text("")
         (room / "__init__.py").write_text("")
