@@ -9,18 +9,10 @@ set -eu
 disk=$1 work=$2
 view=$work/root.part
 
-unsupported() {
-    echo "vmbake: $1" >&2
-    exit 73
-}
-find_root() {
-    partx --bytes --noheadings --raw --output SIZE,START,NR "$disk" | sort -n | tail -n 1 > "$work/largest"
-    read -r size start number < "$work/largest" ||
-        unsupported "it has no partition table that can be read"
-    start=$((start * 512))
-}
+# shellcheck source=scripts/native/disk.sh
+. "${0%/*}/disk.sh"
 
-find_root
+find_root "$disk" "$work"
 type=$(blkid --probe --offset "$start" --size "$size" --match-tag TYPE --output value "$disk" || true)
 case $type in
     ext[234]) ;;
@@ -30,7 +22,7 @@ esac
 # growpart(1) does the same at a first boot.
 echo ', +' | sfdisk --quiet --no-reread --no-tell-kernel -N "$number" "$disk" ||
     echo "vmbake: its root partition stays as large as it is"
-find_root
+find_root "$disk" "$work"
 
 # A file of its own for the partition: of one with an offset in it resize2fs would cut off the end.
 : > "$view"

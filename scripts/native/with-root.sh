@@ -21,10 +21,8 @@ lost() {
     echo "vmbake: not all that was written reached the image" >&2
     exit 72
 }
-unsupported() {
-    echo "vmbake: $1" >&2
-    exit 73
-}
+# shellcheck source=scripts/native/disk.sh
+. "${0%/*}/disk.sh"
 
 open_part() { # start and size in bytes, folder, lock
     if [ "$mounter" = kernel ]; then
@@ -76,10 +74,8 @@ find_part() { # LABEL=…, UUID=…, PARTUUID=… or a device; leaves start and 
 fstab() { findmnt --tab-file "$root/etc/fstab" --noheadings --raw --output "$@" 2> /dev/null || true; }
 
 [ ! -e "$share/adopt" ] || sh "${0%/*}/adopt.sh" "$disk" "$work"
-# The root is the largest partition.
-partx --bytes --noheadings --raw --output SIZE,START "$disk" | sort -n | tail -n 1 > "$work/largest"
-read -r size start < "$work/largest" || unsupported "it has no partition table that can be read"
-root_start=$((start * 512))
+find_root "$disk" "$work"
+root_start=$start
 open_part "$root_start" "$size" "$root" mounted
 [ -e "$root/bin/sh" ] || unsupported "its largest partition, the root for all we know, has no /bin/sh"
 if [ -e "$root/etc/fstab" ]; then

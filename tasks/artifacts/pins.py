@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tasks.core.errors import BadInput, VerificationFailed
 
+# What the file is called, in the state folder and in its cache.
+FILE_NAME = "pins.sha256"
 # The form of sha256sum's output, so that a pin can be written or checked by hand.
 LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<key>[^\s]+)")
 

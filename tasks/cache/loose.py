@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.artifacts.pins import Pins
+from tasks.artifacts.pins import FILE_NAME, Pins
 from tasks.artifacts.unpack import content_sha256, packing_of
 from tasks.core.digest import Digests, files_under, sha256_of
 from tasks.core.errors import BadInput
@@ -18,7 +18,6 @@ from tasks.core.stage import Site
 from tasks.core.store import Store
 
 COMPILED = "compile"
-PINS = "pins.sha256"
 # What an archive of at most 512 MiB may hold. One that holds more is none that we have made.
 MOST_COMPILED_BYTES = 64 << 30
 
@@ -58,7 +57,7 @@ def pinned(path: Path, site: Site) -> str | None:
     name = path.relative_to(downloads)
     # What is not complete yet lies beside it.
     folders = [] if ".part" in path.suffixes else [name.parent]
-    for pins in (Pins(path=site.cache / PINS), Pins(path=site.state / PINS)):
+    for pins in (Pins(path=site.cache / FILE_NAME), Pins(path=site.state / FILE_NAME)):
         for key in (name, *folders):
             if found := pins.find(str(key)):
                 return found

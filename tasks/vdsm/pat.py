@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.artifacts.download import Download, Patience, check, expected_sha256
 from tasks.artifacts.download import fetch as download
-from tasks.artifacts.pins import Pins
+from tasks.artifacts.pins import FILE_NAME, Pins
 from tasks.core.digest import sha256_of
 from tasks.core.errors import BadInput, VerificationFailed, VmbakeError
 from tasks.core.store import Publication
@@ -313,7 +313,7 @@ def make(step: Step, source: Source, *, offline: bool) -> Facts:
         reporter=step,
         offline=offline,
         # Not in the cache: a digest is only worth something as long as it is remembered.
-        pins=Pins(path=step.site.state / "pins.sha256"),
+        pins=Pins(path=step.site.state / FILE_NAME),
         digest_of=step.digests.of,
     )
     step.digests.remember(found.path, found.sha256)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.artifacts.pins import Pins
+from tasks.artifacts.pins import FILE_NAME, Pins
 from tasks.core.stage import Facts, Step
 from tasks.guest import cloudconfig, debian, headers, ubuntu
 from tasks.qemu import disk
@@ -80,7 +80,7 @@ def make(
         runner=step.runner,
         reporter=step,
         offline=servers.offline,
-        pins=Pins(path=step.site.cache / "pins.sha256"),
+        pins=Pins(path=step.site.cache / FILE_NAME),
         digest_of=step.digests.of,
     )
     origin = {"release": release.name, "file": release.file, "source_sha256": image.sha256}

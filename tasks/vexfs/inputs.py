@@ -142,7 +142,7 @@ def own_packages(site: Site, variant: str, **_: Any) -> dict[str, str]:
 
 def native_script(*names: str) -> Callable[..., list[Path]]:
     """A hook: scripts of scripts/native/ that a stage runs, beside those that open the disk."""
-    every = ("with-disk.sh", "with-root.sh", "in-root.sh", *names)
+    every = ("with-disk.sh", "with-root.sh", "disk.sh", "in-root.sh", *names)
     return lambda **_: [native.SCRIPTS / name for name in every]
 
 

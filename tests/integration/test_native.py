@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from tasks.guest import native
 from tasks.guest.native import Inside, run_in_disk
 from tasks.qemu import disk as images
 from tests.standins import ordinary_user, tiny_root
+from tests.standins.processes import wait_until
 from tests.standins.traces import daemons, left_of
 
 pytestmark = pytest.mark.integration
@@ -84,7 +84,7 @@ def image(pristine: Path, folder: Path, way: str) -> Iterator[Path]:
     """An overlay of the disk; whatever a test does, nothing stays behind."""
     overlay = fresh(pristine, folder / "disk.qcow2")
     yield overlay
-    wait_until(lambda: left_of(folder) == [], "everything is gone")
+    wait_until(lambda: left_of(folder) == [], "something was left", LIMIT_S)
 
 
 def fresh(pristine: Path, overlay: Path) -> Path:
@@ -109,20 +109,13 @@ def enter(image: Path, script: str, name: str = "work", timeout_s: float = LIMIT
     return [line.strip() for line in lines]
 
 
-def wait_until(met: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not met():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.05)
-
-
 @contextlib.contextmanager
 def busy(folder: Path, way: str) -> Iterator[subprocess.Popen[bytes]]:
     """Another process, in the middle of working on the image."""
     (folder / "share").mkdir()
     with subprocess.Popen([sys.executable, "-c", WORK, folder, BUSY, way], cwd=ROOT) as process:
         try:
-            wait_until((folder / "started").exists, "the script runs")
+            wait_until((folder / "started").exists, "the script does not run", LIMIT_S)
             yield process
         finally:
             process.kill()
@@ -266,7 +259,7 @@ def test_a_killed_build_leaves_nothing_and_the_next_one_works(
         assert daemons(folder)
         # Only the outermost process; it has no chance to clean up.
         process.send_signal(signal.SIGKILL)
-    wait_until(lambda: left_of(folder) == [], "everything is gone")
+    wait_until(lambda: left_of(folder) == [], "something was left", LIMIT_S)
     if way == "kernel":
         # The image is as after a power failure: what was synced is there.
         assert enter(image, "cat /synced", "again") == ["kept"]
@@ -295,7 +288,7 @@ def test_the_death_of_a_daemon_is_noticed(
         os.kill(daemon, signal.SIGKILL)
         assert process.wait(LIMIT_S) == 1
     assert MachineFailed.__name__ in capfd.readouterr().err
-    wait_until(lambda: left_of(folder) == [], "everything is gone")
+    wait_until(lambda: left_of(folder) == [], "something was left", LIMIT_S)
 
 
 def test_a_daemon_that_dies_before_the_root_is_mounted(
