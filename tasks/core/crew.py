@@ -12,12 +12,14 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar
+from types import CodeType
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 SHORT_S = 0.001
 UNBROKEN_S = 1.0
 
@@ -77,7 +79,7 @@ class Worker(threading.Thread):
     def interrupt(self) -> None:
         """Have it raise Interrupted, and wake it up if it waits."""
         while not self._raise():
-            # Nobody tells when a thread has started another one; it takes no time.
+            # Nobody tells when a thread has left such a function; it does not take long.
             time.sleep(SHORT_S)
         with self._lock:
             wakers = list(self._wakers)
@@ -88,7 +90,7 @@ class Worker(threading.Thread):
         with self._lock, unbroken():
             if self._done or self.ident is None:
                 return True
-            if starts_a_thread(self.ident):
+            if is_in(self.ident, WHOLE):
                 return False
             self._interrupted = True
             raise_in(self.ident, Interrupted)
@@ -115,15 +117,29 @@ def raise_in(thread: int, error: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
 
 
-def starts_a_thread(thread: int) -> bool:
-    """Whether a thread is about to start another one.
+# The functions in which a worker is not interrupted, nor in what they call. Until a thread that
+# is being started runs, CPython (3.11) has it under the identity of the one that starts it, and
+# would raise in it what is meant for the other, which then waits for its start for ever.
+WHOLE = {threading.Thread.start.__code__}
 
-    Until that one runs, CPython (3.11) has it under the identity of the first, and would raise in
-    it what is meant for the first, which then waits for its start for ever.
+
+def whole(function: F) -> F:
+    """Have a function run to its end, once it has begun, before its worker is interrupted.
+
+    For what does not take long and would leave behind, if it were left in the middle, what nobody
+    knows of. The next statement is reached too, so that it can be a `try`: CPython looks for
+    exceptions from outside when it enters a function or comes back from C, not when a function
+    of Python's returns.
     """
+    WHOLE.add(function.__code__)
+    return function
+
+
+def is_in(thread: int, codes: Container[CodeType]) -> bool:
+    """Whether a thread is within a call of one of these functions."""
     frame = sys._current_frames().get(thread)
     while frame is not None:
-        if frame.f_code is threading.Thread.start.__code__:
+        if frame.f_code in codes:
             return True
         frame = frame.f_back
     return False

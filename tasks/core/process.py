@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypedDict, Unpack
 
-from tasks.core.crew import waking
+from tasks.core.crew import waking, whole
 from tasks.core.errors import CommandFailed, TimedOut
 from tasks.core.tools import require_tool
 
@@ -95,6 +95,7 @@ class Process:
         """Begin to end it, and don't wait for that."""
         threading.Thread(target=self.stop, daemon=True).start()
 
+    @whole
     def stop(self, grace_s: float = GRACE_S) -> None:
         """End it and all it started: ask, wait `grace_s` seconds, kill. Harmless if it is gone."""
         if self.popen.poll() is None:
@@ -216,17 +217,19 @@ class Runner:
             talk: where it reads and writes, instead of nowhere and into the log.
             outlive: it is not tied to this process's life (leaving the block still ends it).
         """
-        with self._log() as log:
+        with contextlib.ExitStack() as stack:
             if talk is None:
+                log = stack.enter_context(self._log())
                 streams: tuple[Any, Any, int] = (subprocess.DEVNULL, log, subprocess.STDOUT)
             else:
                 streams = (talk.words, talk.words, talk.errors)
             process = self._spawn(argv, env, cwd, *streams, pass_fds, outlive)
-        try:
-            yield process
-        finally:
-            if not process.released:
-                process.stop()
+            try:
+                stack.close()
+                yield process
+            finally:
+                if not process.released:
+                    process.stop()
 
     def hand_over(self, argv: Sequence[str | Path]) -> int:
         """Run a program that has our stdin, stdout and stderr to itself, and return its status.
@@ -242,7 +245,7 @@ class Runner:
         self.note(f"$ {shlex.join(words)}")
         sys.stdout.flush()
         with terminal_as_it_was():
-            popen = subprocess.Popen((*death_tie(), *words), env=environment(self.env))
+            popen = share_streams((*death_tie(), *words), environment(self.env))
             try:
                 with waking(popen.terminate):
                     return popen.wait()
@@ -312,6 +315,7 @@ class Runner:
                 tail=tail_of(self.log),
             )
 
+    @whole
     def _spawn(
         self,
         argv: Sequence[str | Path],
@@ -345,6 +349,12 @@ class Runner:
     def _log(self) -> IO[bytes]:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         return self.log.open("ab")
+
+
+@whole
+def share_streams(words: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a program that has our stdin, stdout and stderr."""
+    return subprocess.Popen(words, env=env)
 
 
 def give_way(session: int) -> None:

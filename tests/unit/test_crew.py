@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,40 @@ def test_a_thread_that_waits_outside_python_is_woken(crew: Crew[str], tmp_path: 
     untold = crew.end()
     assert {news.work for news in untold} == {"program", "machine", "ready", "event"}
     assert all(isinstance(news.error, Interrupted) for news in untold)
+
+
+@pytest.mark.parametrize("way", ["run", "start", "hand_over"])
+def test_a_program_is_not_left_behind_by_who_is_interrupted_while_starting_it(
+    crew: Crew[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    started: list[int] = []
+
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self.pid)
+            for _ in range(100):
+                time.sleep(0.001)
+
+    monkeypatch.setattr("tasks.core.process.subprocess.Popen", Slow)
+    runner, words = Runner(tmp_path / "log"), ["sleep", "600"]
+
+    def work() -> None:
+        if way == "start":
+            with runner.start(words):
+                while True:
+                    time.sleep(0.001)
+        getattr(runner, way)(words)
+
+    crew.start("work", work, "work")
+    deadline = time.monotonic() + 30
+    while not started:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    (news,) = crew.end()
+    assert isinstance(news.error, Interrupted)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(started[0], os.WNOHANG)
 
 
 def test_what_is_open_is_closed_after_the_work_the_newest_first(crew: Crew[str]) -> None:
