@@ -52,13 +52,15 @@ HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # A root with compilers, its disk and the downloaded packages.
 WORK_BYTES = 5 << 30
 
-# Run on the host, beside the root ($1): the headers that belong to the kernel just installed.
+# Run on the host, beside the root ($1): the headers that belong to the kernel just installed. Apt's
+# state is all that it has in common with CUSTOMIZE, so that they run at the same time; what apt
+# remembers of it (*.bin) is removed by mmdebstrap.
 SAVE_HEADERS = f"""\
 set -eu
 {headers.FUNCTION}
 out="$1/{STAGING}/out"
 mkdir -p "$out/headers"
-release=$(cat "$out/release")
+release=$(cd "$1/usr/lib/modules" && ls | sort -V | tail -n 1)
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 cd "$out/headers"
 headers_of "linux-headers-$release" | xargs apt-get download
@@ -165,8 +167,7 @@ def base_call(spec: DebianSpec, work: Path, mode: Mode) -> Call:
         setup=(f'sh {work}/merge-usr "$1"', f"tar-in {work}/setup.tar /"),
         customize=(
             f"tar-in {work}/files.tar /",
-            f'chroot "$1" sh /{STAGING}/customize',
-            f'sh {work}/save-headers "$1"',
+            f'sh {work}/save-headers "$1" & chroot "$1" sh /{STAGING}/customize && wait "$!"',
             f"sync-out /{STAGING}/out {work}/out",
         ),
     )

@@ -37,6 +37,11 @@ path-exclude=/usr/lib/binfmt.d/python3*
     "etc/apt/preferences.d/99-vmbake-build": (
         "Package: usrmerge\nPin: release *\nPin-Priority: -1\n"
     ),
+    # Each of Python's packages would start Python to compile its own modules, if this were there.
+    # CUSTOMIZE puts it back (dpkg-divert(1): what, where it is, whose wish it is) and starts it once.
+    "var/lib/dpkg/diversions": "/usr/bin/py3compile\n/usr/bin/py3compile.later\n:\n",
+    # The script of OpenSSH makes a key of each kind that is not there; a machine makes its own.
+    **{f"etc/ssh/ssh_host_{kind}_key": "" for kind in ("rsa", "ecdsa", "ed25519")},
 }
 
 # Run beside the root ($1) before anything is unpacked: Debian 12's packages don't bring the links
@@ -138,6 +143,10 @@ systemctl --quiet disable e2scrub_reap.service e2scrub_all.timer
 # It tells GRUB that the boot succeeded; with a menu that waits for nobody, nobody asks.
 systemctl --quiet disable grub-common.service
 
+dpkg-divert --quiet --local --rename --remove /usr/bin/py3compile
+python3 -m compileall -q /usr/lib/python3/dist-packages /usr/share/python3 &
+compiling=$!
+
 chmod 755 /etc/initramfs-tools/hooks/vmbake-size
 SOURCE_DATE_EPOCH=$(stat -c %Y "/boot/vmlinuz-$release")
 export SOURCE_DATE_EPOCH
@@ -156,6 +165,7 @@ echo "configfile \$prefix/grub.cfg" >>"$out/esp/EFI/debian/grub.cfg"
 sed "s/@RELEASE@/$release/g" "$staging/grub.cfg" >/boot/grub/grub.cfg
 find "$out/esp" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 
+wait "$compiling"
 cp -p "/boot/vmlinuz-$release" "$out/vmlinuz"
 cp -p "/boot/initrd.img-$release" "$out/initrd.img"
 chmod 644 "$out/initrd.img"
@@ -163,7 +173,7 @@ cp -p /var/lib/dpkg/status "$out/dpkg-status"
 echo "$release" >"$out/release"
 rm -f /etc/dpkg/dpkg.cfg.d/99-vmbake-build /etc/apt/preferences.d/99-vmbake-build
 rm -f /var/cache/debconf/*-old /var/lib/dpkg/*-old
-rm -rf /var/log/* /var/cache/apt/*.bin /var/lib/apt/listchanges* /var/cache/man
+rm -rf /var/log/* /var/lib/apt/listchanges* /var/cache/man
 mkdir -p /var/log/apt
 # Else ldconfig.service and its like run at the first boot (ConditionNeedsUpdate=, systemd.unit(5)).
 touch -r /usr /etc/.updated /var/.updated

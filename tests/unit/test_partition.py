@@ -190,8 +190,8 @@ class TestCommandLine:
             '--setup-hook=sh /w/merge-usr "$1"',
             "--setup-hook=tar-in /w/setup.tar /",
             "--customize-hook=tar-in /w/files.tar /",
-            '--customize-hook=chroot "$1" sh /tmp/vmbake/customize',
-            '--customize-hook=sh /w/save-headers "$1"',
+            '--customize-hook=sh /w/save-headers "$1" & '
+            'chroot "$1" sh /tmp/vmbake/customize && wait "$!"',
             "--customize-hook=sync-out /tmp/vmbake/out /w/out",
             f"--include={included}",
             "trixie",
