@@ -38,7 +38,7 @@ path-exclude=/usr/lib/binfmt.d/python3*
         "Package: usrmerge\nPin: release *\nPin-Priority: -1\n"
     ),
     # Each of Python's packages would start Python to compile its own modules, if this were there.
-    # CUSTOMIZE puts it back (dpkg-divert(1): what, where it is, whose wish it is) and starts it once.
+    # CUSTOMIZE puts it back and compiles all at once. (Three lines: what, where to, whose wish.)
     "var/lib/dpkg/diversions": "/usr/bin/py3compile\n/usr/bin/py3compile.later\n:\n",
     # The script of OpenSSH makes a key of each kind that is not there; a machine makes its own.
     **{f"etc/ssh/ssh_host_{kind}_key": "" for kind in ("rsa", "ecdsa", "ed25519")},

@@ -1,4 +1,4 @@
-"""Disk images, by qemu-img: made, looked at, converted, checked.
+"""Disk images, by qemu-img: made, looked at, converted, checked; qcow2.py compresses.
 
 The format of an image is always said, never guessed: a guest that writes a qcow2 header into
 its raw disk could otherwise name any file of the host as its backing file.
@@ -11,18 +11,17 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tasks.core.errors import BadInput, Busy, CommandFailed, NoRoom, VmbakeError
 from tasks.core.process import Runner
+from tasks.qemu import qcow2
 from tasks.qemu.spec import DiskFormat
 
 QEMU_IMG = "qemu-img"
-Compression = Literal["zstd", "zlib"]
-# Coroutines of one conversion; they compress in parallel, and without -W write in order.
-COROUTINES = 8
 SECTOR_BYTES = 512
 # A file system with less room than this is full: a qcow2 grows in clusters, and needs some for its
 # tables.
@@ -192,8 +191,6 @@ def convert(
     source_format: DiskFormat,
     target: Path,
     target_format: DiskFormat,
-    *,
-    compression: Compression | None = None,
 ) -> None:
     """Write the content of an image, backing files included, as one new image; sync it to disk.
 
@@ -204,13 +201,57 @@ def convert(
         BadInput: `source` is not what it should be.
         NoRoom: there is, or became, too little room for `target`.
     """
-    require_room(target.parent, 0 if compression else _used_bytes(runner, source, source_format))
-    options: tuple[str, ...] = ()
-    if compression is not None:
-        options = ("-c", "-o", f"compression_type={compression}", "-m", str(COROUTINES))
-    words = ("convert", "-f", source_format, "-O", target_format, *options, source, target)
-    try:
+    chain = _chain(runner, source, source_format)
+    require_room(target.parent, sum(image["actual-size"] for image in chain))
+    words = ("convert", "-f", source_format, "-O", target_format, source, target)
+    with _whole_or_none(target):
         _qemu_img(runner, *words, subject=source)
+
+
+def compact(
+    runner: Runner, source: Path, source_format: DiskFormat, target: Path, *, threads: int
+) -> int:
+    """Write the content of an image, backing files included, as one new qcow2 that is compressed.
+
+    The same content gives the same bytes. Blocks of zeros take no room. Syncs and failures as
+    `convert`.
+
+    Args:
+        threads: how many compress.
+
+    Returns: the size of the disk, in bytes.
+
+    Raises:
+        BadInput: `source` is not what it should be.
+        OSError: the disk is full.
+        ValueError: it, or a file below it, is compressed itself.
+    """
+    chain = _chain(runner, source, source_format)
+    words = ("map", "-U", "--output=json", "-f", source_format, source)
+    found: list[dict[str, Any]] = json.loads(_qemu_img(runner, *words, subject=source))
+    data = [part for part in found if part["data"]]
+    if any("offset" not in part for part in data):
+        raise ValueError(f"{source} has compressed clusters, which lie nowhere as they are")
+    extents = [
+        qcow2.Extent(
+            start=part["start"],
+            length=part["length"],
+            file=Path(chain[part["depth"]]["filename"]),
+            offset=part["offset"],
+        )
+        for part in data
+    ]
+    size_bytes = int(chain[0]["virtual-size"])
+    with _whole_or_none(target):
+        qcow2.write(extents, size_bytes, target, threads=threads)
+    return size_bytes
+
+
+@contextlib.contextmanager
+def _whole_or_none(target: Path) -> Iterator[None]:
+    """Sync what the block writes, and remove it if that fails."""
+    try:
+        yield
         with target.open("rb") as written:
             os.fsync(written.fileno())
     except BaseException:
@@ -259,11 +300,11 @@ def relative(backing: Path, overlay: Path) -> str:
     return seen if seen.startswith("..") else f"./{seen}"
 
 
-def _used_bytes(runner: Runner, path: Path, image_format: DiskFormat) -> int:
-    """The room that a chain of images takes: an upper bound of what one image of it needs."""
+def _chain(runner: Runner, path: Path, image_format: DiskFormat) -> list[dict[str, Any]]:
+    """What `qemu-img info` says of an image and of those below it, each with its path."""
     words = ("info", "-U", "--output=json", "--backing-chain", "-f", image_format, path)
     chain: list[dict[str, Any]] = json.loads(_qemu_img(runner, *words, subject=path))
-    return sum(image["actual-size"] for image in chain)
+    return chain
 
 
 def _qemu_img(runner: Runner, *words: str | Path, subject: Path) -> str:

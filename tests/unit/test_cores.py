@@ -54,12 +54,15 @@ def test_compilers(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compressing(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
 
+    def compact(*_: Any, **words: Any) -> None:
+        threads.append(words["threads"])
+
     def compress(*_: Any, **words: Any) -> None:
         threads.append(words["threads"])
         raise Seen
 
+    monkeypatch.setattr("tasks.qemu.disk.compact", compact)
     monkeypatch.setattr("tasks.vexfs.artifact.compress", compress)
-    monkeypatch.setattr("tasks.qemu.disk.convert", lambda *_, **__: None)
     with pytest.raises(Seen):
         artifact.finish(step, Path("disk"), "zstd")
-    assert threads == [CORES]
+    assert threads == [CORES, CORES]

@@ -176,6 +176,7 @@ class TestCommandLine:
             "openssh-server,sudo,iproute2,netbase,ca-certificates,e2fsprogs,grub-cloud-amd64,"
             "rsyslog"
         )
+        both = 'sh /w/save-headers "$1" & chroot "$1" sh /tmp/vmbake/customize && wait "$!"'
         argv = mmdebstrap_argv(base_call(spec, Path("/w"), "unshare"), Path("/w/root"))
         assert argv == (
             "mmdebstrap",
@@ -190,8 +191,7 @@ class TestCommandLine:
             '--setup-hook=sh /w/merge-usr "$1"',
             "--setup-hook=tar-in /w/setup.tar /",
             "--customize-hook=tar-in /w/files.tar /",
-            '--customize-hook=sh /w/save-headers "$1" & '
-            'chroot "$1" sh /tmp/vmbake/customize && wait "$!"',
+            f"--customize-hook={both}",
             "--customize-hook=sync-out /tmp/vmbake/out /w/out",
             f"--include={included}",
             "trixie",
