@@ -23,7 +23,15 @@ from tasks.guest.bootstrap import (
     tree_remover,
 )
 from tasks.guest.partition import BootFiles, Layout, assemble, derive_ids, plan_layout
-from tasks.guest.rootfs import MERGE_USR, SETUP_FILES, STAGING, Boot, pack, root_files
+from tasks.guest.rootfs import (
+    MERGE_USR,
+    NO_CERTIFICATES_YET,
+    SETUP_FILES,
+    STAGING,
+    Boot,
+    pack,
+    root_files,
+)
 from tasks.guest.scratch import scratch
 
 # A small system that boots, gets its address and its user from cloud-init, and can be upgraded.
@@ -164,7 +172,7 @@ def base_call(spec: DebianSpec, work: Path, mode: Mode) -> Call:
         release=spec.release,
         packages=(*BASE_PACKAGES, *spec.packages),
         mirror=spec.mirror,
-        setup=(f'sh {work}/merge-usr "$1"', f"tar-in {work}/setup.tar /"),
+        setup=(f'sh {work}/merge-usr "$1"', f"tar-in {work}/setup.tar /", NO_CERTIFICATES_YET),
         customize=(
             f"tar-in {work}/files.tar /",
             f'sh {work}/save-headers "$1" & chroot "$1" sh /{STAGING}/customize && wait "$!"',

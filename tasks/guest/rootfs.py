@@ -17,6 +17,12 @@ CONSOLES = "console=tty0 console=ttyS0,115200"
 # What core.img needs to find and read grub.cfg; the rest is loaded from /boot/grub/i386-pc.
 CORE_MODULES = "biosdisk part_gpt ext2 search_fs_uuid normal configfile linux echo test serial"
 
+# What packages' scripts start again and again, each time for a little more: out of the way while
+# they run. CUSTOMIZE puts it back and does all at once. They look whether the first is there, and
+# get something instead of the second.
+LATER = ("/usr/bin/py3compile", "/usr/sbin/update-ca-certificates")
+NO_CERTIFICATES_YET = 'ln -s ../bin/true "$1/usr/sbin/update-ca-certificates"'
+
 # Read by mmdebstrap before the first package is unpacked. dpkg's options for good and for the
 # time of the build are kept apart; the latter are removed at the end.
 SETUP_FILES = {
@@ -37,9 +43,8 @@ path-exclude=/usr/lib/binfmt.d/python3*
     "etc/apt/preferences.d/99-vmbake-build": (
         "Package: usrmerge\nPin: release *\nPin-Priority: -1\n"
     ),
-    # Each of Python's packages would start Python to compile its own modules, if this were there.
-    # CUSTOMIZE puts it back and compiles all at once. (Three lines: what, where to, whose wish.)
-    "var/lib/dpkg/diversions": "/usr/bin/py3compile\n/usr/bin/py3compile.later\n:\n",
+    # Three lines each: what, where to, by whom (none: by this machine's administrator).
+    "var/lib/dpkg/diversions": "".join(f"{path}\n{path}.later\n:\n" for path in LATER),
     # The script of OpenSSH makes a key of each kind that is not there; a machine makes its own.
     **{f"etc/ssh/ssh_host_{kind}_key": "" for kind in ("rsa", "ecdsa", "ed25519")},
 }
@@ -143,9 +148,18 @@ systemctl --quiet disable e2scrub_reap.service e2scrub_all.timer
 # It tells GRUB that the boot succeeded; with a menu that waits for nobody, nobody asks.
 systemctl --quiet disable grub-common.service
 
-dpkg-divert --quiet --local --rename --remove /usr/bin/py3compile
-python3 -m compileall -q /usr/lib/python3/dist-packages /usr/share/python3 &
-compiling=$!
+rm /usr/sbin/update-ca-certificates
+for path in LATER; do
+  dpkg-divert --quiet --local --rename --remove "$path"
+done
+update-ca-certificates >/dev/null &
+certificates=$!
+{
+  python3 -m compileall -q /usr/lib/python3/dist-packages /usr/share/python3
+  # Modules in other places are named in the scripts.
+  grep -hE '^[[:space:]]*py3compile .* /' /var/lib/dpkg/info/*.postinst | sh -e
+} &
+modules=$!
 
 chmod 755 /etc/initramfs-tools/hooks/vmbake-size
 SOURCE_DATE_EPOCH=$(stat -c %Y "/boot/vmlinuz-$release")
@@ -165,7 +179,8 @@ echo "configfile \$prefix/grub.cfg" >>"$out/esp/EFI/debian/grub.cfg"
 sed "s/@RELEASE@/$release/g" "$staging/grub.cfg" >/boot/grub/grub.cfg
 find "$out/esp" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 
-wait "$compiling"
+wait "$certificates"
+wait "$modules"
 cp -p "/boot/vmlinuz-$release" "$out/vmlinuz"
 cp -p "/boot/initrd.img-$release" "$out/initrd.img"
 chmod 644 "$out/initrd.img"
@@ -177,7 +192,7 @@ rm -rf /var/log/* /var/lib/apt/listchanges* /var/cache/man
 mkdir -p /var/log/apt
 # Else ldconfig.service and its like run at the first boot (ConditionNeedsUpdate=, systemd.unit(5)).
 touch -r /usr /etc/.updated /var/.updated
-""".replace("CORE_MODULES", CORE_MODULES)
+""".replace("CORE_MODULES", CORE_MODULES).replace("LATER", " ".join(LATER))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,6 +190,7 @@ class TestCommandLine:
             '--aptopt=Acquire::Retries "3"',
             '--setup-hook=sh /w/merge-usr "$1"',
             "--setup-hook=tar-in /w/setup.tar /",
+            '--setup-hook=ln -s ../bin/true "$1/usr/sbin/update-ca-certificates"',
             "--customize-hook=tar-in /w/files.tar /",
             f"--customize-hook={both}",
             "--customize-hook=sync-out /tmp/vmbake/out /w/out",
