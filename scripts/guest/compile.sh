@@ -38,6 +38,10 @@ folder_of() { # part of the cache: objects or crates
     if [ "$1" = objects ]; then echo "$ccache"; else echo /tmp/source/target; fi
 }
 
+is_cached() { # part
+    case " $CACHED " in *" $1 "*) ;; *) return 1 ;; esac
+}
+
 # What is cached is the work of whoever compiled before, so the builder unpacks it, not root; and it is
 # used only if all of it can be read (zstd has a checksum at the end).
 restore() { # part
@@ -94,13 +98,16 @@ chown -R "$builder:$builder" "$root/tmp/source" "$root/tmp/home"
 chmod -R a+rX "$root/tmp/cache"
 
 in_toolchain "find . -name '*.rs' -type f -exec sha256sum {} + | sort > $sources"
-for part in $CACHED; do
-    restore "$part" 2>&1
-    [ "$part" != objects ] || compilers=/usr/lib/ccache:$compilers
-done
-
+# Before any compiler is called by its name.
+if is_cached objects; then
+    restore objects 2>&1
+    compilers=/usr/lib/ccache:$compilers
+fi
 # Side by side: under emulation each uses one core for most of its time.
-in_toolchain "$TOOL_COMMAND" > /run/vmbake/tool.log 2>&1 &
+{
+    ! is_cached crates || restore crates
+    in_toolchain "$TOOL_COMMAND"
+} > /run/vmbake/tool.log 2>&1 &
 tool=$!
 module_status=0
 in_toolchain "$MODULE_COMMAND" 2>&1 || module_status=$?
@@ -127,5 +134,6 @@ echo "module=$(basename "$module")"
 echo "tool=$(basename "$tool")"
 
 for part in $CACHED; do
-    keep "$part" 2>&1
+    keep "$part" 2>&1 &
 done
+wait
