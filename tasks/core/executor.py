@@ -26,6 +26,7 @@ from tasks.core.lens import Lens
 from tasks.core.making import full_disk
 from tasks.core.options import Option, unknown_keys
 from tasks.core.plan import Plan
+from tasks.core.preflight import require_places
 from tasks.core.run import Run
 from tasks.core.stage import Site, Stage, calls_before
 from tasks.core.store import Store
@@ -74,17 +75,22 @@ class Executor(InvokeExecutor):
     def _run(self, calls: list[Call], shown: display.Display) -> None:
         """Bring the stages up to date and print what they left."""
         if calls:
-            with Store(site_of(self.config).state).in_use():
+            with Store(self._site().state).in_use():
                 lines = Run(self._plan(calls), shown).perform()
             for line in lines:
                 print(line)
 
     def _plan(self, calls: list[Call]) -> Plan:
-        site = site_of(self.config)
+        site = self._site()
         graph = build(calls, self.config, site)
         if graph.problems:
             raise BadInput("\n".join(graph.problems))
         return Plan(graph=graph, site=site, store=Store(site.state)).observe()
+
+    def _site(self) -> Site:
+        site = site_of(self.config)
+        require_places(site)
+        return site
 
     def _context(self, call: Call) -> Any:
         return call.make_context(self.config, core_parse_result=self.core)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.tasks import task
 
 from tasks.core.display import in_bytes
-from tasks.core.errors import BadInput, NoRoom, VmbakeError
+from tasks.core.errors import BadInput, CannotRun, NoRoom, VmbakeError
 from tasks.core.lens import Lens
 from tasks.core.tools import require_tool
 
@@ -24,6 +25,21 @@ def check(context: Any, plan: Plan) -> None:
     """Say what keeps the tasks after it from running."""
     require_sound(plan.site, plan.graph.nodes)
     print("Nothing is in the way.")
+
+
+def require_places(site: Site) -> None:
+    """The folders that invoke.yaml names for what is made can be written to, or be made.
+
+    Raises:
+        CannotRun: one can't.
+    """
+    for setting, folder in (("vmbake.state", site.state), ("vmbake.output", site.output)):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise CannotRun(
+                f"{setting} is {folder}, and {there} can't be written to.",
+                hint=f"Have {setting} in invoke.yaml lead to a folder that can.",
+            )
 
 
 def require_sound(site: Site, nodes: Iterable[Node]) -> None:

@@ -46,3 +46,15 @@ def test_a_run_tells_the_same_before_it_begins(toy: ToyHouse) -> None:
     _, err = toy.inv("toy.bread", "--salt", "500", status=2)
     assert "500 g of salt are too much." in err
     assert toy.diary == []
+
+
+@pytest.mark.parametrize("setting", ["state: .vmbake", "output: output"])
+@pytest.mark.parametrize("task", [["toy.bread"], ["check", "toy.bread"], ["explain", "toy.bread"]])
+def test_a_place_that_can_t_be_written_to(toy: ToyHouse, setting: str, task: list[str]) -> None:
+    (toy.root / "file").touch()
+    name = setting.partition(":")[0]
+    toy.edit("invoke.yaml", setting, f"{name}: file/{name}")
+    _, err = toy.inv(*task, status=12)
+    assert err.startswith(f"error: vmbake.{name} is {toy.root}/file/{name}, and {toy.root}/file ")
+    assert f"Have vmbake.{name} in invoke.yaml lead to a folder" in err
+    assert toy.diary == []
