@@ -38,10 +38,6 @@ folder_of() { # part of the cache: objects or crates
     if [ "$1" = objects ]; then echo "$ccache"; else echo /tmp/source/target; fi
 }
 
-is_cached() { # part
-    case " $CACHED " in *" $1 "*) ;; *) return 1 ;; esac
-}
-
 # What is cached is the work of whoever compiled before, so the builder unpacks it, not root; and it is
 # used only if all of it can be read (zstd has a checksum at the end).
 restore() { # part
@@ -49,7 +45,7 @@ restore() { # part
     if [ ! -f "$root$archive" ]; then
         echo "compile cache: no $1 yet"
     elif ! in_toolchain "mkdir $unpacked && tar --zstd -xf $archive -C $unpacked" ||
-        ! in_toolchain "mv $unpacked $(folder_of "$1")"; then
+        ! in_toolchain "mv -T $unpacked $(folder_of "$1")"; then
         echo "compile cache: its $1 can't be used"
         in_toolchain "rm -rf $unpacked" || true
     elif [ "$1" = crates ]; then
@@ -98,16 +94,15 @@ chown -R "$builder:$builder" "$root/tmp/source" "$root/tmp/home"
 chmod -R a+rX "$root/tmp/cache"
 
 in_toolchain "find . -name '*.rs' -type f -exec sha256sum {} + | sort > $sources"
-# Before any compiler is called by its name.
-if is_cached objects; then
-    restore objects 2>&1
-    compilers=/usr/lib/ccache:$compilers
-fi
+# Before the commands, which are free to make these folders themselves.
+for part in $CACHED; do
+    restore "$part" 2>&1 &
+    [ "$part" != objects ] || compilers=/usr/lib/ccache:$compilers
+done
+wait
+
 # Side by side: under emulation each uses one core for most of its time.
-{
-    ! is_cached crates || restore crates
-    in_toolchain "$TOOL_COMMAND"
-} > /run/vmbake/tool.log 2>&1 &
+in_toolchain "$TOOL_COMMAND" > /run/vmbake/tool.log 2>&1 &
 tool=$!
 module_status=0
 in_toolchain "$MODULE_COMMAND" 2>&1 || module_status=$?

@@ -76,15 +76,15 @@ class Worker(threading.Thread):
             error = Interrupted()  # whatever was in the way of what it did was the interruption
         self._tell(error)
 
-    def interrupt(self) -> None:
-        """Have it raise Interrupted, and wake it up if it waits."""
-        while not self._raise():
-            # Nobody tells when a thread has left such a function; it does not take long.
-            time.sleep(SHORT_S)
+    def interrupt(self) -> bool:
+        """Have it raise Interrupted, and wake it up if it waits; False: not now, try again."""
+        if not self._raise():
+            return False
         with self._lock:
             wakers = list(self._wakers)
         for wake in reversed(wakers):
             wake()
+        return True
 
     def _raise(self) -> bool:
         with self._lock, unbroken():
@@ -126,10 +126,10 @@ WHOLE = {threading.Thread.start.__code__}
 def whole(function: F) -> F:
     """Have a function run to its end, once it has begun, before its worker is interrupted.
 
-    For what does not take long and would leave behind, if it were left in the middle, what nobody
-    knows of. The next statement is reached too, so that it can be a `try`: CPython looks for
-    exceptions from outside when it enters a function or comes back from C, not when a function
-    of Python's returns.
+    For what would leave behind, if it were left in the middle, what nobody knows of. If it is
+    called plainly, not by `*args`, a decorator's wrapper or C, the next statement is reached, too,
+    so that it can be a `try`: CPython looks for exceptions from outside when it enters a function
+    or comes back from C, not when a function of Python's returns.
     """
     WHOLE.add(function.__code__)
     return function
@@ -216,8 +216,11 @@ class Crew(Generic[T]):
         threads and nobody else.
         """
         working = [work for work in self._workers if work not in self._open]
+        left = working
+        while left := [work for work in left if not self._workers[work].interrupt()]:
+            # Nobody tells when a thread leaves a function that is whole.
+            time.sleep(SHORT_S)
         for work in working:
-            self._workers[work].interrupt()
             if work in self._closing:
                 self.close(work)  # it may have come to be open in this moment
         self._wait(working)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypedDict, Unpack
+from typing import IO, TypedDict, Unpack
 
 from tasks.core.crew import waking, whole
 from tasks.core.errors import CommandFailed, TimedOut
@@ -125,6 +125,10 @@ class Talk:
     errors: int
 
 
+# Standard input, output and error, as subprocess takes them.
+Streams = tuple[int | IO[bytes], int | IO[bytes], int]
+
+
 class How(TypedDict, total=False):
     """What may be said about a program that runs to its end.
 
@@ -220,10 +224,10 @@ class Runner:
         with contextlib.ExitStack() as stack:
             if talk is None:
                 log = stack.enter_context(self._log())
-                streams: tuple[Any, Any, int] = (subprocess.DEVNULL, log, subprocess.STDOUT)
+                streams: Streams = (subprocess.DEVNULL, log, subprocess.STDOUT)
             else:
                 streams = (talk.words, talk.words, talk.errors)
-            process = self._spawn(argv, env, cwd, *streams, pass_fds, outlive)
+            process = self._spawn(argv, env, cwd, streams, pass_fds, outlive)
             try:
                 stack.close()
                 yield process
@@ -278,9 +282,8 @@ class Runner:
             source = subprocess.DEVNULL if stdin is None else stdin
         with self._log() as log:
             stderr = subprocess.STDOUT if merge else log.fileno()
-            process = self._spawn(
-                argv, how.get("env"), how.get("cwd"), source, subprocess.PIPE, stderr, (), False
-            )
+            streams = (source, subprocess.PIPE, stderr)
+            process = self._spawn(argv, how.get("env"), how.get("cwd"), streams, (), False)
             try:
                 if on_start:
                     on_start(process)
@@ -321,9 +324,7 @@ class Runner:
         argv: Sequence[str | Path],
         env: Mapping[str, str] | None,
         cwd: Path | None,
-        stdin: int | IO[bytes],
-        stdout: int | IO[bytes],
-        stderr: int,
+        streams: Streams,
         pass_fds: Sequence[int],
         outlive: bool,
     ) -> Process:
@@ -332,6 +333,7 @@ class Runner:
         tied = words if outlive else (*death_tie(), *words)
         variables = environment({**self.env, **(env or {})})
         self.note(f"$ {shlex.join(words)}")
+        stdin, stdout, stderr = streams
         popen = subprocess.Popen(
             tied,
             stdin=stdin,

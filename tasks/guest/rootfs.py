@@ -155,7 +155,8 @@ done
 update-ca-certificates >/dev/null &
 certificates=$!
 {
-  python3 -m compileall -q /usr/lib/python3/dist-packages /usr/share/python3
+  # Some packages have files for other Pythons, which can't be compiled.
+  python3 -m compileall -q /usr/lib/python3/dist-packages /usr/share/python3 || :
   # Modules in other places are named in the scripts.
   grep -hE '^[[:space:]]*py3compile .* /' /var/lib/dpkg/info/*.postinst | sh -e
 } &

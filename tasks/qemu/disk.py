@@ -154,14 +154,13 @@ def info(runner: Runner, path: Path, image_format: DiskFormat) -> ImageInfo:
     """
     words = ("info", "-U", "--output=json", "-f", image_format, path)
     found: dict[str, Any] = json.loads(_qemu_img(runner, *words, subject=path))
-    special = found.get("format-specific", {}).get("data", {})
     return ImageInfo(
         path=path,
         format=image_format,
         virtual_bytes=found["virtual-size"],
         disk_bytes=found["actual-size"],
         backing=found.get("backing-filename"),
-        data_file=special.get("data-file"),
+        data_file=_data_file(found),
         encrypted=found.get("encrypted", False),
         snapshots=tuple(snapshot["name"] for snapshot in found.get("snapshots", ())),
     )
@@ -213,8 +212,8 @@ def compact(
 ) -> int:
     """Write the content of an image, backing files included, as one new qcow2 that is compressed.
 
-    The same content gives the same bytes. Blocks of zeros take no room. Syncs and failures as
-    `convert`.
+    The same content gives the same bytes. Blocks of zeros take no room. It is synced, and when it
+    fails, no `target` is left.
 
     Args:
         threads: how many compress.
@@ -224,14 +223,14 @@ def compact(
     Raises:
         BadInput: `source` is not what it should be.
         OSError: the disk is full.
-        ValueError: it, or a file below it, is compressed itself.
+        ValueError: it, or a file below it, is compressed itself, or keeps its data elsewhere.
     """
     chain = _chain(runner, source, source_format)
     words = ("map", "-U", "--output=json", "-f", source_format, source)
     found: list[dict[str, Any]] = json.loads(_qemu_img(runner, *words, subject=source))
     data = [part for part in found if part["data"]]
-    if any("offset" not in part for part in data):
-        raise ValueError(f"{source} has compressed clusters, which lie nowhere as they are")
+    if any("offset" not in part for part in data) or any(map(_data_file, chain)):
+        raise ValueError(f"{source}: not all of its content lies as it is in its own files")
     extents = [
         qcow2.Extent(
             start=part["start"],
@@ -305,6 +304,12 @@ def _chain(runner: Runner, path: Path, image_format: DiskFormat) -> list[dict[st
     words = ("info", "-U", "--output=json", "--backing-chain", "-f", image_format, path)
     chain: list[dict[str, Any]] = json.loads(_qemu_img(runner, *words, subject=path))
     return chain
+
+
+def _data_file(found: dict[str, Any]) -> str | None:
+    """The file that has the content of an image, if it is not the image itself."""
+    path: str | None = found.get("format-specific", {}).get("data", {}).get("data-file")
+    return path
 
 
 def _qemu_img(runner: Runner, *words: str | Path, subject: Path) -> str:

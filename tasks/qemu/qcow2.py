@@ -70,7 +70,8 @@ class Cluster:
 def write(extents: Sequence[Extent], size_bytes: int, target: Path, *, threads: int) -> None:
     """Write a disk of `size_bytes` with this content, and zeros elsewhere, to `target`.
 
-    Memory: 2 MiB twice for each thread, and 64 KiB for each 512 MiB of the disk that has content.
+    Memory: 4 MiB for each thread and as much again, 64 KiB for each 512 MiB of the disk that has
+    content, and the extents.
 
     Args:
         extents: by their starts, none over another.
@@ -79,7 +80,7 @@ def write(extents: Sequence[Extent], size_bytes: int, target: Path, *, threads: 
     Raises:
         OSError: the disk is full, or a file can't be read or written.
     """
-    with target.open("xb") as out, ExitStack() as stack:
+    with target.open("wb") as out, ExitStack() as stack:
         files = {
             path: stack.enter_context(path.open("rb")).fileno()
             for path in {extent.file for extent in extents}

@@ -220,6 +220,18 @@ def test_a_damaged_cache_is_not_used_and_made_anew(
     assert (again, spared(said)) == (good, True)
 
 
+def test_a_module_that_uses_the_folder_of_cargo_is_in_nobody_s_way(bench: Bench) -> None:
+    uses_it = {"module_command": "mkdir -p target/mine && make vm-build"}
+    good, _ = bench.compile(**uses_it)
+    for _ in range(2):
+        again, said = bench.compile(**uses_it)
+        assert (again, spared(said)) == (good, True)
+        (crates,) = bench.cache.glob("crates-*")
+        names = Runner(bench.folder / "log").output(["tar", "--zstd", "-tf", crates]).split()
+        assert "./release/" in names
+        assert "./crates/" not in names
+
+
 def test_a_killed_build_leaves_the_cache_as_it_was(bench: Bench) -> None:
     good, _ = bench.compile()
     before = bench.archives()

@@ -128,7 +128,7 @@ def test_what_does_not_compress_stays_as_it_is(tmp_path: Path, runner: Runner) -
     assert told["compressed-clusters"] == 140 - 1 + 1 - 2 * 20
 
 
-@pytest.mark.parametrize("size", [512, 4 * (1 << 40)], ids=["a sector", "four TiB"])
+@pytest.mark.parametrize("size", [512, (4 << 40) + 512], ids=["a sector", "over 4 TiB"])
 def test_small_and_large_disks_are_compacted(tmp_path: Path, runner: Runner, size: int) -> None:
     """The largest needs more than one cluster for its table of tables."""
     raw, target = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
@@ -152,12 +152,17 @@ def test_more_clusters_than_one_block_counts(tmp_path: Path, runner: Runner) -> 
     target.unlink()
 
 
-def test_an_image_that_is_compressed_already_is_no_source(tmp_path: Path, runner: Runner) -> None:
+def test_an_image_without_its_plain_content_is_no_source(tmp_path: Path, runner: Runner) -> None:
     packed, target = tmp_path / "packed.qcow2", tmp_path / "again.qcow2"
     runner.run(["qemu-img", "create", "-q", "-f", "qcow2", packed, "1M"])
     runner.run(["qemu-io", "-c", "write -c -P 7 0 64k", packed])
-    with pytest.raises(ValueError, match="compressed clusters"):
-        images.compact(runner, packed, "qcow2", target, threads=2)
+    elsewhere = tmp_path / "elsewhere.qcow2"
+    file = f"data_file={tmp_path / 'data.raw'}"
+    runner.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", file, elsewhere, "1M"])
+    runner.run(["qemu-io", "-c", "write -P 7 0 64k", elsewhere])
+    for source in (packed, elsewhere):
+        with pytest.raises(ValueError, match="not all of its content"):
+            images.compact(runner, source, "qcow2", target, threads=2)
     assert not target.exists()
 
 
