@@ -31,9 +31,9 @@ PASSED_ON = (
 )
 TAIL_LINES = 20
 GRACE_S = 10.0
-# Half the weight of what runs beside it (sched(7)): enough to be no hindrance, and with others on
-# the machine still not starved.
-NICE = 3
+# A third of the weight of what runs beside it (sched(7)): little hindrance, and with others on the
+# machine still not starved.
+NICE = 5
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

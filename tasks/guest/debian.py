@@ -176,7 +176,7 @@ def base_call(spec: DebianSpec, work: Path, mode: Mode) -> Call:
         customize=(
             f"tar-in {work}/files.tar /",
             f'sh {work}/save-headers "$1" & chroot "$1" sh /{STAGING}/customize && wait "$!"',
-            f"sync-out /{STAGING}/out {work}/out",
+            f'tar -C "$1/{STAGING}" -cf {work}/out.tar out',
         ),
     )
 
@@ -191,8 +191,13 @@ def make_root(
     for name, script in (("merge-usr", MERGE_USR), ("save-headers", SAVE_HEADERS)):
         (work / name).write_text(script)
         (work / name).chmod(0o644)
-    (work / "out").mkdir()
+    # The unshared user can't make a file here.
+    packed = work / "out.tar"
+    packed.touch()
+    packed.chmod(0o666)
     bootstrap(base_call(spec, work, mode), work / "root", runner=runner, reporter=reporter)
+    runner.run(["tar", "--no-same-owner", "-C", work, "-xf", packed])
+    packed.unlink()
     return (work / "out" / "release").read_text().strip()
 
 

@@ -221,10 +221,10 @@ def test_a_damaged_cache_is_not_used_and_made_anew(
 
 
 def test_a_module_that_uses_the_folder_of_cargo_is_in_nobody_s_way(bench: Bench) -> None:
-    uses_it = {"module_command": "mkdir -p target/mine && make vm-build"}
-    good, _ = bench.compile(**uses_it)
+    uses_it = "mkdir -p target/mine && make vm-build"
+    good, _ = bench.compile(module_command=uses_it)
     for _ in range(2):
-        again, said = bench.compile(**uses_it)
+        again, said = bench.compile(module_command=uses_it)
         assert (again, spared(said)) == (good, True)
         (crates,) = bench.cache.glob("crates-*")
         names = Runner(bench.folder / "log").output(["tar", "--zstd", "-tf", crates]).split()

@@ -193,7 +193,7 @@ class TestCommandLine:
             '--setup-hook=ln -s ../bin/true "$1/usr/sbin/update-ca-certificates"',
             "--customize-hook=tar-in /w/files.tar /",
             f"--customize-hook={both}",
-            "--customize-hook=sync-out /tmp/vmbake/out /w/out",
+            '--customize-hook=tar -C "$1/tmp/vmbake" -cf /w/out.tar out',
             f"--include={included}",
             "trixie",
             "/w/root",
