@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from tasks.docker import images
 from tasks.docker.engine import connect
 from tasks.docker.runs import remove_container
 from tasks.vdsm import probes
+from tests.standins.ports import free_port
 from tests.standins.vdsm import image as standin
 from tests.standins.vdsm.guest import make_pat
 
@@ -145,12 +145,6 @@ def await_dsm(port: int, starting: Future[str]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"no DSM on port {port}")
         pause.wait(POLL_S)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def install(checkout: Path, runner: Runner, env: Mapping[str, str]) -> float:

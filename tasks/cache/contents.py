@@ -85,14 +85,9 @@ def look(site: Site, store: Store) -> Contents:
     results = sorted(found, key=lambda item: (item.name, -item.used))
     for item in results:
         item.stands_on.extend(ground(item, results))
-    # Where a killed bench left its folders before they were work folders like any.
-    left = sorted(store.state.glob("bench/work-*"))
-    loose = [*without_record, *sorted(store.damaged.glob("*")), *left]
+    loose = [*without_record, *sorted(store.damaged.glob("*"))]
     others = [*others_in(site), *(other_item(path, store.state) for path in loose)]
-    rest = rest_in(site, store)
-    if left:
-        rest["bench"] -= sum(map(size_of, left))
-    return Contents(results=results, others=others, rest=rest)
+    return Contents(results=results, others=others, rest=rest_in(site, store))
 
 
 def rest_in(site: Site, store: Store) -> dict[str, int]:

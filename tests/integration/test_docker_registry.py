@@ -20,7 +20,7 @@ from tasks.docker.registry import Platform, RegistryFailed, push, push_index
 from tasks.docker.runs import Run
 from tasks.docker.spec import ContainerSpec
 from tests.standins import docker_registry
-from tests.standins.docker_registry import free_port
+from tests.standins.ports import free_port
 from tests.standins.tiny_image import TinyImage
 
 pytest_plugins = ("tests.standins.engine",)

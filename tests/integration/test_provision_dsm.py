@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.standins.ports import free_port
 from tests.standins.vdsm import wizard
 
 pytestmark = pytest.mark.integration
@@ -92,11 +93,6 @@ def after_admin(left: list[str], *, nfs: bool) -> dict[str, Any]:
     salt = secrets.token_hex(4)
     admin = {"user": USER, "salt": salt, "digest": wizard.digest(salt, PASSWORD)}
     return {"server": "vdsm-ci", "admin": admin, "left": left, "nfs": nfs}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tasks.core.process import Runner
 from tests.standins.debs import unpack
+from tests.standins.ports import free_port
 
 READY_S = 30.0
 
@@ -58,8 +59,3 @@ def connects(address: str) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
         return True
     return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
