@@ -153,9 +153,14 @@ def bootstrap(call: Call, target: Path, *, runner: Runner, reporter: Reporter) -
         if line.startswith(("E: ", "W: ", "Err:")) or "No space left" in line:
             seen.append(line)
 
-    # Without an initramfs after each package that has to do with it: it is made once, at the end.
+    env = {
+        # Not after each package that has to do with it: the initramfs is made once, at the end.
+        "INITRD": "No",
+        # What it leaves if it is killed goes with the folder that it worked in.
+        "TMPDIR": str(target.parent),
+    }
     try:
-        runner.run(mmdebstrap_argv(call, target), on_line=watch, env={"INITRD": "No"})
+        runner.run(mmdebstrap_argv(call, target), on_line=watch, env=env)
     except CommandFailed as error:
         raise explain(error, seen) from error
 

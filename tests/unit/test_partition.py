@@ -17,7 +17,10 @@ from tasks.core.errors import (
     VerificationFailed,
     VmbakeError,
 )
+from tasks.core.events import Silent
+from tasks.core.process import Runner
 from tasks.guest.bootstrap import (
+    bootstrap,
     explain,
     missing_sub_ids,
     mmdebstrap_argv,
@@ -211,6 +214,19 @@ class TestCommandLine:
             '--customize-hook=bash /w/unpack "$1" /w/headers gcc make',
             '--customize-hook=sh /w/finish "$1"',
         ]
+
+    def test_what_is_left_of_it_goes_with_its_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program, work = tmp_path / "bin" / "mmdebstrap", tmp_path / "work"
+        program.parent.mkdir()
+        work.mkdir()
+        program.write_text("#!/bin/sh\nmktemp -t mmdebstrap.XXXX\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+        call = toolchain_call("trixie", ["gcc"], None, work, "unshare")
+        bootstrap(call, work / "root", runner=Runner(tmp_path / "log"), reporter=Silent())
+        assert len(list(work.glob("mmdebstrap.*"))) == 1
 
     def test_mirror_brings_updates_and_security(self) -> None:
         mirror = "http://mirror.test/debian/"
