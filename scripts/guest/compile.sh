@@ -15,13 +15,14 @@ KVER=${KVER:-$(uname -r)}
 jobs=${JOBS:-$(nproc)}
 builder=65534 # nobody
 ccache=/tmp/home/ccache
+hits=/tmp/home/hits # a line for each file that was compiled or not, and more
 sources=/tmp/home/sources # a line for each file of Rust, its digest and its name
 compilers=/usr/local/bin:/usr/bin:/bin
 
 in_toolchain() { # command
     chroot --userspec="$builder:$builder" "$root" /usr/bin/env -i \
         PATH="$compilers" HOME=/tmp/home LC_ALL=C.UTF-8 TERM=dumb \
-        CCACHE_DIR="$ccache" CCACHE_MAXSIZE=256M \
+        CCACHE_DIR="$ccache" CCACHE_MAXSIZE=256M CCACHE_STATSLOG="$hits" \
         CARGO_TERM_COLOR=never CARGO_BUILD_JOBS="$jobs" MAKEFLAGS="-j$jobs" \
         KVER="$KVER" KDIR="/lib/modules/$KVER/build" VEXFS_VERSION="$VEXFS_VERSION" \
         /bin/sh -c "cd /tmp/source && $1"
@@ -67,9 +68,10 @@ keep() { # part
     folder=$(folder_of "$1")
     in_toolchain "[ -d $folder ]" || return 0
     if [ "$1" = objects ]; then
-        in_toolchain "ccache --print-stats" | grep -E 'cache_hit|cache_miss' || true
-        in_toolchain "ccache --zero-stats" > /dev/null || true
-        more=
+        for what in direct_cache_hit preprocessed_cache_hit cache_miss; do
+            printf '%s\t%s\n' "$what" "$(in_toolchain "grep -cx $what $hits")"
+        done
+        more=--exclude=./tmp
     else
         # Without what was linked, which make could take for up to date. And so old that for cargo every
         # file of the source is newer, whatever the clocks say, but those that age_sources finds unchanged.

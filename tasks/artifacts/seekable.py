@@ -68,7 +68,7 @@ class Frames:
     def _hand_over(self) -> None:
         while len(self._pending) >= self._workers:
             self._collect()
-        frame, self._filling = bytes(self._filling), bytearray()
+        frame, self._filling = self._filling, bytearray()
         self._pending.append((len(frame), self._pool.submit(pack, frame)))
 
     def _collect(self) -> None:
@@ -87,7 +87,7 @@ def frames(target: Target, workers: int) -> Iterator[Frames]:
         writer.finish()
 
 
-def pack(frame: bytes) -> bytes:
+def pack(frame: bytearray) -> bytes:
     """One frame, with its size and checksum; the same for the same bytes."""
     import zstandard
 
