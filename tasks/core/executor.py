@@ -58,7 +58,7 @@ class Executor(InvokeExecutor):
         while calls:
             first, *calls = calls
             if isinstance(first.task, Lens):
-                context, plan = self._context(first), self._plan(calls)
+                context, plan = self._context(first), self._plan(calls, self._site())
                 results[first.task] = first.task.body(context, plan, **first.kwargs)
                 break
             if isinstance(first.task, Stage):
@@ -75,13 +75,13 @@ class Executor(InvokeExecutor):
     def _run(self, calls: list[Call], shown: display.Display) -> None:
         """Bring the stages up to date and print what they left."""
         if calls:
-            with Store(self._site().state).in_use():
-                lines = Run(self._plan(calls), shown).perform()
+            site = self._site()
+            with Store(site.state).in_use():
+                lines = Run(self._plan(calls, site), shown).perform()
             for line in lines:
                 print(line)
 
-    def _plan(self, calls: list[Call]) -> Plan:
-        site = self._site()
+    def _plan(self, calls: list[Call], site: Site) -> Plan:
         graph = build(calls, self.config, site)
         if graph.problems:
             raise BadInput("\n".join(graph.problems))

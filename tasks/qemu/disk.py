@@ -42,7 +42,6 @@ FOREIGN = {
     b"<!DO": "a web page",
     b"<htm": "a web page",
 }
-QCOW2_MAGIC = b"QFI\xfb"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def format_of(path: Path) -> DiskFormat:
             size_bytes = image.seek(0, os.SEEK_END)
     except OSError as error:
         raise BadInput(f"The image {path} can't be read: {error.strerror}.") from error
-    if head.startswith(QCOW2_MAGIC):
+    if head.startswith(qcow2.MAGIC):
         return "qcow2"
     for magic, what in FOREIGN.items():
         if head.startswith(magic):
